@@ -1,0 +1,267 @@
+"""Elastic buffers: the one FIFO core, and its form for the end of a free-running pipeline."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Shape, ShapeLike, Signal, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Fifo", "FlowFifo", "flow"]
+
+# Depth up to which rows live in distributed RAM (asynchronous read); block RAM above.
+_DISTRIBUTED = 64
+# Beats that may be between the block RAM's read address and `o`. Five clocks pass from one use of a credit to
+# the next (read, output register, distributed RAM, output register, return); a power of two wastes no rows.
+_PREFETCH = 8
+
+
+def flow(shape: ShapeLike) -> wiring.Signature:
+    """A stream without back-pressure: ``payload`` counts in every clock in which ``valid`` is high."""
+    return wiring.Signature({"valid": Out(1), "payload": Out(shape)})
+
+
+class _Pointer(wiring.Component):
+    """A row number 0, 1 .. rows - 1, 0, 1 .., for any number of rows; steps when ``step`` is high."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        super().__init__({"step": In(1), "row": Out(range(max(rows, 2)))})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        with m.If(self.step):
+            if self._rows & (self._rows - 1):
+                with m.If(self.row == self._rows - 1):
+                    m.d.sync += self.row.eq(0)
+                with m.Else():
+                    m.d.sync += self.row.eq(self.row + 1)
+            elif self._rows > 1:
+                m.d.sync += self.row.eq(self.row + 1)
+        return m
+
+
+class _Count(wiring.Component):
+    """``value`` = ups - downs, with ``empty`` = (value == 0) and ``full`` = (value == limit) as registers.
+
+    The flags are computed beside the count, not from it, so that no path runs through adder and comparison.
+    The caller never steps up when full nor down when empty.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        super().__init__(
+            {
+                "up": In(1),
+                "down": In(1),
+                "value": Out(range(limit + 1)),
+                "empty": Out(1, init=1),
+                "full": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        with m.If(self.up & ~self.down):
+            m.d.sync += [
+                self.value.eq(self.value + 1),
+                self.empty.eq(0),
+                self.full.eq(self.value == self._limit - 1),
+            ]
+        with m.Elif(self.down & ~self.up):
+            m.d.sync += [self.value.eq(self.value - 1), self.empty.eq(self.value == 1), self.full.eq(0)]
+        return m
+
+
+class Fifo(wiring.Component):
+    """``o[n] = i[n]``: up to ``depth`` beats wait inside, in order, none lost, none doubled.
+
+    ``i.ready`` and ``o.payload`` come from registers, ``o.valid`` too. Throughput is one beat per clock for
+    ``depth >= 3`` (each beat occupies the level for two clocks even when nothing waits). Latency through an
+    empty FIFO, accepted at ``i`` to offered at ``o``: :attr:`latency` clocks, 2 in distributed RAM and 5 in
+    block RAM. A zero-width payload needs no RAM: then it is a counter, with latency 1.
+
+    Depths up to 64 use distributed RAM with an output register. Deeper ones use block RAM whose data is
+    registered once more (block RAM is slow at its outputs) and prefetched into a shallow FIFO under a credit
+    count, so that a stalled consumer never stalls the RAM's output registers.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+        Payload.
+    depth : int
+        Beats that it holds, exactly; any number from 1, not only powers of two.
+
+    Members
+    -------
+    i : In(stream.Signature(shape))
+    o : Out(stream.Signature(shape))
+    level : Out(range(depth + 1))
+        Beats inside, the one offered at ``o`` among them.
+
+    Raises
+    ------
+    ValueError
+        If ``depth`` is below 1.
+    """
+
+    def __init__(self, shape: ShapeLike, depth: int) -> None:
+        if depth < 1:
+            raise ValueError(f"FIFO depth {depth} is too small; give at least 1")
+        self._shape = shape
+        self._depth = depth
+        self._width = Shape.cast(shape).width
+        self._count = _Count(depth)
+        # What lies between i and o is kept as attributes: the proofs state their invariants over it.
+        self.latency = 1
+        if self._width:
+            self._memory = Memory(shape=self._width, depth=depth, init=())
+            self._write_port = self._memory.write_port()
+            self._write, self._read = _Pointer(depth), _Pointer(depth)
+            self._stored = _Count(depth)
+            if depth <= _DISTRIBUTED:
+                self.latency = 2
+                self._read_port = self._memory.read_port(domain="comb")
+            else:
+                # The row being read was written at least a clock ago, and a full RAM is not written: the two
+                # ports never meet in a row, so no transparency.
+                self.latency = 5
+                self._read_port = self._memory.read_port(domain="sync")
+                # bit 0: the RAM's own output is a beat; bit 1: the register after it is one
+                self._reading = Signal(2)
+                self._register = Signal(self._width)
+                self._prefetch = Fifo(shape, _PREFETCH)
+                self._credit = _Count(_PREFETCH)
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+                "level": Out(range(depth + 1)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.count = count = self._count
+        push = self.i.valid & self.i.ready
+        m.d.comb += [
+            self.i.ready.eq(~count.full),
+            count.up.eq(push),
+            count.down.eq(self.o.valid & self.o.ready),
+            self.level.eq(count.value),
+        ]
+        if self._width == 0:
+            m.d.comb += self.o.valid.eq(~count.empty)
+            return m
+
+        m.submodules.memory = self._memory
+        m.submodules.write = write = self._write
+        m.submodules.read = read = self._read
+        m.submodules.stored = stored = self._stored
+        rows = self._read_port
+        take = Signal()
+        m.d.comb += [
+            self._write_port.en.eq(push),
+            self._write_port.addr.eq(write.row),
+            self._write_port.data.eq(Value.cast(self.i.payload)),
+            write.step.eq(push),
+            stored.up.eq(push),
+            rows.addr.eq(read.row),
+            read.step.eq(take),
+            stored.down.eq(take),
+        ]
+        if self._depth <= _DISTRIBUTED:
+            m.d.comb += take.eq(~stored.empty & (self.o.ready | ~self.o.valid))
+            with m.If(self.o.ready | ~self.o.valid):
+                m.d.sync += self.o.valid.eq(~stored.empty)
+                m.d.sync += Value.cast(self.o.payload).eq(rows.data)
+        else:
+            m.submodules.prefetch = prefetch = self._prefetch
+            m.submodules.credit = credit = self._credit
+            m.d.comb += [
+                rows.en.eq(1),
+                take.eq(~stored.empty & ~credit.full),
+                credit.up.eq(take),
+                credit.down.eq(self.o.valid & self.o.ready),
+                Value.cast(prefetch.i.payload).eq(self._register),
+                prefetch.i.valid.eq(self._reading[1]),
+            ]
+            m.d.sync += [self._reading.eq(Cat(take, self._reading[0])), self._register.eq(rows.data)]
+            wiring.connect(m, prefetch.o, wiring.flipped(self.o))
+        return m
+
+
+class FlowFifo(wiring.Component):
+    """``o[n] = i[n]``: catches what a free-running pipeline delivers, and says in time when to stop it.
+
+    ``room`` is low whenever ``level + in_flight >= depth``, and comes from a register. **Contract of the
+    producer**: counting from each fall of ``room``, the first low clock included, at most ``in_flight`` beats
+    arrive at ``i`` before ``room`` is high again. Then no beat is ever lost: the level when ``room`` falls is
+    at most ``depth - in_flight``. A pipeline of latency L behind a feeder that accepts only while ``room`` is
+    high keeps the contract with ``in_flight = L``.
+
+    Latency as :class:`Fifo`. Throughput one beat per clock; no bubble follows a stall of ``o`` if
+    ``depth >= 2 * in_flight + 3``.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+        Payload.
+    depth : int
+        Beats that it holds; at least ``in_flight + 1``.
+    in_flight : int
+        Beats that may still arrive once ``room`` has fallen.
+
+    Members
+    -------
+    i : In(flow(shape))
+    o : Out(stream.Signature(shape))
+    room : Out(1)
+    level : Out(range(depth + 1))
+    overflow : Out(1)
+        A beat arrived while full and is lost: the contract was broken. Constant 0 while it is kept.
+
+    Raises
+    ------
+    ValueError
+        If ``in_flight`` is negative or ``depth`` does not exceed it.
+    """
+
+    def __init__(self, shape: ShapeLike, depth: int, in_flight: int) -> None:
+        if in_flight < 0:
+            raise ValueError(f"in_flight {in_flight} is negative; give the beats that may still arrive")
+        if depth <= in_flight:
+            raise ValueError(
+                f"FIFO depth {depth} leaves no room beside {in_flight} beats in flight; "
+                f"give at least {in_flight + 1}"
+            )
+        self._limit = depth - in_flight
+        self._fifo = Fifo(shape, depth)
+        self.latency = self._fifo.latency
+        super().__init__(
+            {
+                "i": In(flow(shape)),
+                "o": Out(stream.Signature(shape)),
+                "room": Out(1, init=1),
+                "level": Out(range(depth + 1)),
+                "overflow": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.fifo = fifo = self._fifo
+        wiring.connect(m, fifo.o, wiring.flipped(self.o))
+        push, pop = fifo.i.valid & fifo.i.ready, self.o.valid & self.o.ready
+        m.d.comb += [
+            fifo.i.payload.eq(self.i.payload),
+            fifo.i.valid.eq(self.i.valid),
+            self.level.eq(fifo.level),
+            self.overflow.eq(self.i.valid & ~fifo.i.ready),
+        ]
+        # room = (level < limit), computed one clock ahead.
+        with m.If(push & ~pop):
+            m.d.sync += self.room.eq(fifo.level < self._limit - 1)
+        with m.Elif(pop & ~push):
+            m.d.sync += self.room.eq(fifo.level <= self._limit)
+        return m
