@@ -172,16 +172,27 @@ class Mul(Primitive):
 
 
 def _merge(a: Node, b: Node) -> Node | None:
-    """``a + b`` without an adder, where the two are never non-zero together: branches of one condition."""
+    """``a + b`` without an adder, where at most one of the two is ever non-zero; None if that is not plain.
+
+    Both are taken as decision trees over their conditions, ordered as :func:`where` orders them, so that
+    selections by the same condition meet. The sum of what the branches of one selection send back, which is
+    what reverse mode makes of every selection, is a selection again.
+    """
     if a.is_zero:
         return b
     if b.is_zero:
         return a
-    if isinstance(a.primitive, Where) and isinstance(b.primitive, Where) and a.arguments[0] is b.arguments[0]:
-        taken, other = (_merge(x, y) for x, y in zip(a.arguments[1:], b.arguments[1:], strict=True))
-        if taken is not None and other is not None:
-            return where(a.arguments[0], taken, other)
-    return None
+    conditions = [x.arguments[0] for x in (a, b) if isinstance(x.primitive, Where)]
+    if not conditions:
+        return None
+    first = min(conditions, key=lambda c: c.index)
+
+    def branches(x: Node) -> tuple[Node, Node]:
+        split = isinstance(x.primitive, Where) and x.arguments[0] is first
+        return (x.arguments[1], x.arguments[2]) if split else (x, x)
+
+    taken, other = (_merge(x, y) for x, y in zip(branches(a), branches(b), strict=True))
+    return None if taken is None or other is None else where(first, taken, other)
 
 
 def add(a: Node, b: Any) -> Node:

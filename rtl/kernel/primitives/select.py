@@ -287,7 +287,17 @@ def where(condition: Node, a: Any, b: Any) -> Node:
         a = a.arguments[1]
     if isinstance(b.primitive, Where) and b.arguments[0] is condition:
         b = b.arguments[2]
-    return a if a is b else condition.graph.node(Where(), (condition, a, b))
+    if a is b:
+        return a
+    # Nested gates ("zero unless") are ordered by age, oldest outermost: equal gates then are equal nodes.
+    for gated, other in ((a, b), (b, a)):
+        inner = gated.arguments
+        if other.is_zero and isinstance(gated.primitive, Where) and inner[0].index < condition.index \
+                and any(x.is_zero for x in inner[1:]):  # fmt: skip
+            if gated is a:
+                return where(inner[0], where(condition, inner[1], 0), where(condition, inner[2], 0))
+            return where(inner[0], where(condition, 0, inner[1]), where(condition, 0, inner[2]))
+    return condition.graph.node(Where(), (condition, a, b))
 
 
 def select(index: Node, choices: list[Any]) -> Node:
