@@ -1,0 +1,249 @@
+"""The front end of every unit: streams in, a flow of ticks out."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .pixel import Flow, Pixel, beat_layout, check_lanes, site_layout
+
+__all__ = ["MIN_LINE", "Feeder", "tick_layout"]
+
+MIN_LINE = 4
+"""Fewest cycles between two ticks of the same column of neighbouring lines.
+
+`Scatter`'s line memory needs four: read (1), output register (1), add (1), write (1). `Window`'s needs three.
+"""
+
+
+def tick_layout(pixel: Pixel, lanes: int, trailing: Pixel | None = None) -> data.StructLayout:
+    """What a tick carries.
+
+    ``lead`` : the lanes of the lead beat (garbage in a dummy tick); ``trailing`` : the lanes of the trailing
+    beat, present if the unit has one, meaningful if ``real``; ``site`` : place of the beat that lies the
+    window's radius in *lines* behind the lead beat, which for a unit without window is the centre itself;
+    ``real`` : the centre of this tick is a beat of a picture; ``out`` : the `Scatter` completes a beat of a
+    picture in this tick.
+    """
+    fields: dict = {"lead": data.ArrayLayout(pixel.layout(), lanes)}
+    if trailing is not None:
+        fields["trailing"] = data.ArrayLayout(trailing.layout(), lanes)
+    return data.StructLayout(fields | {"site": site_layout(lanes), "real": 1, "out": 1})
+
+
+class Feeder(wiring.Component):
+    """Joins one or two streams into ticks: tick n brings lead beat n and has beat n - Lw as its centre.
+
+    ``Lw = window * B + ceil(window / P)`` with B beats per line: the window's lower right tap has just
+    arrived. ``Ls`` is the same with ``scatter``: in tick n `Scatter` completes beat n - Lw - Ls. The trailing
+    beat (the cotangent of the centre, a target, ...) is popped in the centre's tick.
+
+    Beats are numbered across frames, so frames follow without blanking: in the steady state a frame takes
+    exactly B * H ticks and its successor's ticks push its tail out. When no lead beat arrives at a frame
+    boundary for ``patience`` cycles, dummy ticks push the tail out (the lead stream is held meanwhile), and
+    the next frame starts from nothing.
+
+    Throughput: one tick per clock. With a window or a scatter, lines of fewer than `MIN_LINE` beats are
+    throttled to ``ceil(MIN_LINE / B)`` clocks per tick, because the line memories have a read latency.
+    Latency: one cycle from the beats to their tick.
+
+    Parameters
+    ----------
+    pixel : Pixel
+        Pixel of the lead stream.
+    lanes : int
+        Pixels per beat P.
+    window : int
+        Radius of the unit's `Window`, 0 if it has none.
+    scatter : int
+        Radius of the unit's `Scatter`, 0 if it has none.
+    trailing : Pixel or None
+        Pixel of the trailing stream, if there is one.
+    patience : int
+        Cycles without a lead beat at a frame boundary before the flush, at least 1.
+
+    Members
+    -------
+    i : In(stream.Signature(beat_layout(pixel, lanes)))
+        Lead beats, whole frames. Only ``last`` of the flags is looked at.
+    c : In(stream.Signature(beat_layout(trailing, lanes)))
+        Trailing beats, as many as lead beats. Present if ``trailing`` is given. The flags are not looked at.
+    room : In(1)
+        Downstream has room for what is on its way and `margin` ticks more.
+    width, height : In(16)
+        Size of the picture in pixels, at least 1. May change only while ``empty`` is high; no beat may be
+        offered until three cycles later.
+    o : Out(Flow(tick_layout(pixel, lanes, trailing)))
+    empty : Out(1)
+        Registered. No frame has begun whose centres and scattered beats have not all been ticked out. The
+        last ticks may still be in the pipelines behind ``o``.
+
+    Raises
+    ------
+    ValueError
+        If a radius is negative, the patience is below 1 or the lanes are not a power of two.
+    """
+
+    def __init__(
+        self,
+        pixel: Pixel,
+        *,
+        lanes: int = 1,
+        window: int = 0,
+        scatter: int = 0,
+        trailing: Pixel | None = None,
+        patience: int = 32,
+    ) -> None:
+        check_lanes(lanes)
+        if window < 0 or scatter < 0:
+            raise ValueError(f"window={window}, scatter={scatter}; a radius is 0 (none) or positive")
+        if patience < 1:
+            raise ValueError(f"patience={patience}; give at least one cycle")
+        self._lanes = lanes
+        self._window = window
+        self._scatter = scatter
+        self._trailing = trailing
+        self._patience = patience
+        members = {
+            "i": In(stream.Signature(beat_layout(pixel, lanes))),
+            "room": In(1),
+            "width": In(16),
+            "height": In(16),
+            "o": Out(Flow(tick_layout(pixel, lanes, trailing))),
+            "empty": Out(1, init=1),
+        }
+        if trailing is not None:
+            members["c"] = In(stream.Signature(beat_layout(trailing, lanes)))
+        super().__init__(members)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a beat to its tick."""
+        return 1
+
+    @property
+    def margin(self) -> int:
+        """Ticks that may still appear on ``o`` from the first cycle with ``room`` low on (inclusive)."""
+        return 2
+
+    def lag(self, width: int) -> int:
+        """Ticks from a lead beat to the tick that has it as its centre, at a picture width."""
+        return self._lag(width, self._window)
+
+    def scatter_lag(self, width: int) -> int:
+        """Ticks from a centre to the tick in which `Scatter` completes that beat, at a picture width."""
+        return self._lag(width, self._scatter)
+
+    def _lag(self, width: int, radius: int) -> int:
+        return radius * -(-width // self._lanes) + -(-radius // self._lanes)
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        lane_bits = self._lanes.bit_length() - 1
+        lines = self._window + self._scatter
+        columns = -(-self._window // self._lanes)
+        scatter_columns = columns + -(-self._scatter // self._lanes)
+
+        # Static: registered so that no subtraction of the geometry sits in front of the counters.
+        last_beat = Signal(16 - lane_bits)
+        last_line = Signal(16)
+        last_lane = Signal(max(lane_bits, 1))
+        last_pixel = Signal(16)
+        m.d.comb += last_pixel.eq(self.width - 1)
+        m.d.sync += last_beat.eq(last_pixel[lane_bits:])
+        m.d.sync += last_lane.eq(last_pixel[:lane_bits])
+        m.d.sync += last_line.eq(self.height - 1)
+
+        # Realness travels like the beats: by lines first (both ends of a run lie on line boundaries), then by
+        # ticks.
+        flushing = Signal()
+        line_real = Signal(lines)
+        real_at = Cat(~flushing, line_real)  # real_at[k]: the beat k lines behind the lead is of a picture
+        tick_real = Signal(columns)
+        tick_out = Signal(scatter_columns)
+        real = tick_real[-1] if columns else real_at[self._window]
+        out = tick_out[-1] if scatter_columns else real_at[lines]
+        pending = Signal()
+        m.d.comb += pending.eq(Cat(line_real, tick_real, tick_out).any())
+
+        tick = Signal()
+        clear = Signal()  # nothing but a missing lead beat keeps the next tick from happening
+        room = Signal()
+        m.d.sync += room.eq(self.room)
+        if lines:
+            gap = Signal(range(MIN_LINE), init=MIN_LINE - 1)
+            wait = Signal.like(gap)
+            spacing = [-(-MIN_LINE // beats) - 1 for beats in range(1, MIN_LINE)]
+            with m.Switch(last_beat):
+                for beat, cycles in enumerate(spacing):
+                    with m.Case(beat):
+                        m.d.sync += gap.eq(cycles)
+                with m.Default():
+                    m.d.sync += gap.eq(0)
+            with m.If(tick):
+                m.d.sync += wait.eq(gap)
+            with m.Elif(wait != 0):
+                m.d.sync += wait.eq(wait - 1)
+            rested = wait == 0
+        else:
+            rested = 1
+        m.d.comb += clear.eq(room & rested)
+        wanted = Mux(flushing, pending, self.i.valid)
+        if self._trailing is None:
+            m.d.comb += tick.eq(clear & wanted)
+            m.d.comb += self.i.ready.eq(clear & ~flushing)
+        else:
+            m.d.comb += tick.eq(clear & wanted & (self.c.valid | ~real))
+            m.d.comb += self.i.ready.eq(clear & ~flushing & (self.c.valid | ~real))
+            m.d.comb += self.c.ready.eq(clear & wanted & real)
+
+        # Counters: the column is the same for every line of the window, the line is that of its middle.
+        beat = Signal(16 - lane_bits)
+        y = Signal(16)
+        eol = Signal()
+        m.d.comb += eol.eq(beat == last_beat)
+        boundary = Signal(init=1)  # the next lead beat begins a frame
+        with m.If(tick):
+            m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
+            m.d.sync += tick_real.eq(Cat(real_at[self._window], tick_real)[:columns])
+            m.d.sync += tick_out.eq(Cat(real_at[lines], tick_out)[:scatter_columns])
+            with m.If(eol):
+                m.d.sync += line_real.eq(real_at[:lines])
+                with m.If(real_at[self._window]):
+                    m.d.sync += y.eq(Mux(y == last_line, 0, y + 1))
+            with m.If(~flushing):
+                m.d.sync += boundary.eq(self.i.payload.last)
+
+        if lines:
+            patience = Signal(range(self._patience), init=self._patience - 1)
+            with m.If(flushing & ~pending):
+                m.d.sync += [flushing.eq(0), beat.eq(0), self.empty.eq(1)]
+            with m.Elif(~flushing & boundary & pending & ~self.i.valid):
+                m.d.sync += patience.eq(patience - 1)
+                with m.If(patience == 0):
+                    m.d.sync += flushing.eq(1)
+            with m.If(flushing | self.i.valid):
+                m.d.sync += patience.eq(self._patience - 1)
+            with m.If(tick):
+                m.d.sync += self.empty.eq(0)
+        else:
+            with m.If(tick):
+                m.d.sync += self.empty.eq(self.i.payload.last)
+
+        payload = self.o.payload
+        m.d.sync += self.o.valid.eq(tick)
+        m.d.sync += payload.lead.eq(self.i.payload.lane)
+        if self._trailing is not None:
+            m.d.sync += payload.trailing.eq(self.c.payload.lane)
+        m.d.sync += [
+            payload.site.x.eq(beat << lane_bits),
+            payload.site.y.eq(y),
+            payload.site.first.eq((beat == 0) & (y == 0)),
+            payload.site.eol.eq(eol),
+            payload.site.last.eq(eol & (y == last_line)),
+            payload.site.lanes.eq(Cat(~eol | (p <= last_lane) for p in range(self._lanes))),
+            payload.real.eq(real),
+            payload.out.eq(out),
+        ]
+        return m

@@ -1,0 +1,111 @@
+"""What travels through a unit: pixels, beats of P pixels, flows, and the site a beat stands at.
+
+A picture of W x H pixels travels in raster order, P pixels (*lanes*) per *beat*: lane p of beat b of line y
+is pixel ``x = b P + p``; a line takes ``ceil(W / P)`` beats. Lanes at ``x >= W`` carry garbage that must
+never influence a pixel inside the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amaranth.hdl import ShapeLike, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import Out
+
+from pullback.rtl.numeric.format import Format
+
+__all__ = ["Flow", "Pixel", "beat_layout", "check_lanes", "site_layout"]
+
+
+@dataclass(frozen=True)
+class Pixel:
+    """The channels of a pixel, each with its fixed-point format.
+
+    Parameters
+    ----------
+    channels : tuple of (str, Format)
+        Name and format of each channel, lowest bits first.
+
+    Raises
+    ------
+    ValueError
+        If there is no channel, a name is not an identifier or appears twice.
+    """
+
+    channels: tuple[tuple[str, Format], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple((name, form) for name, form in self.channels))
+        if not self.channels:
+            raise ValueError("a pixel without channels; name at least one, such as (('cfa', UQ(0, 16)),)")
+        for name in self.names:
+            if not name.isidentifier() or self.names.count(name) > 1:
+                raise ValueError(f"channel name {name!r} in {self.names}; names must be distinct identifiers")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Channel names in order."""
+        return tuple(name for name, _ in self.channels)
+
+    @property
+    def width(self) -> int:
+        """Bits of a pixel."""
+        return sum(form.width for _, form in self.channels)
+
+    def format(self, name: str) -> Format:
+        """The format of a channel; ``KeyError`` names the channels there are."""
+        try:
+            return dict(self.channels)[name]
+        except KeyError:
+            raise KeyError(f"no channel {name!r}; this pixel has {', '.join(self.names)}") from None
+
+    def layout(self) -> data.StructLayout:
+        """``{channel: shape}``, the Amaranth layout of a pixel."""
+        return data.StructLayout({name: form.shape for name, form in self.channels})
+
+
+def check_lanes(lanes: int) -> None:
+    """Accept a power of two of at least 1 as the number of lanes P; anything else is a ``ValueError``."""
+    if not isinstance(lanes, int) or lanes < 1 or lanes & (lanes - 1):
+        raise ValueError(f"lanes={lanes!r}; give a power of two: 1, 2 or 4 pixels per clock")
+
+
+def beat_layout(pixel: Pixel, lanes: int) -> data.StructLayout:
+    """A beat of ``lanes`` pixels with its place in the frame.
+
+    ``lane`` : ``lanes`` pixels; ``first`` : first beat of a frame; ``eol`` : last beat of a line;
+    ``last`` : last beat of a frame.
+    """
+    check_lanes(lanes)
+    return data.StructLayout(
+        {"lane": data.ArrayLayout(pixel.layout(), lanes), "first": 1, "eol": 1, "last": 1}
+    )
+
+
+def site_layout(lanes: int) -> data.StructLayout:
+    """Where a beat stands: ``x`` (of lane 0) and ``y``, ``first``/``eol``/``last`` as in a beat, and
+    ``lanes``, one bit per lane: 1 where that lane lies inside the picture.
+    """
+    check_lanes(lanes)
+    return data.StructLayout({"x": 16, "y": 16, "first": 1, "eol": 1, "last": 1, "lanes": unsigned(lanes)})
+
+
+class Flow(wiring.Signature):
+    """A stream without back-pressure: ``payload`` counts in every cycle in which ``valid`` is high.
+
+    Inside a unit everything is a free-running pipeline; elasticity lives at the unit's borders only.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+        Shape of the payload.
+
+    Members
+    -------
+    valid : Out(1)
+    payload : Out(shape)
+    """
+
+    def __init__(self, shape: ShapeLike) -> None:
+        super().__init__({"valid": Out(1), "payload": Out(shape)})
