@@ -41,10 +41,10 @@ class Bilinear(Stage):
     cotangent_o = SQ(4, 14)
 
     def value(self, x: np.ndarray, theta: Theta, frame: Frame) -> np.ndarray:
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         window = Window(x[..., 0, :, :], 1, frame.border)
         own = 4 * window(0, 0)
-        row, column, diagonal = (sum(window(*tap) for tap in taps) for taps in (ROW, COLUMN, DIAGONAL))
+        row, column, diagonal = (window.sum(taps) for taps in (ROW, COLUMN, DIAGONAL))
         cross = row + column
         return np.stack(
             [
@@ -56,7 +56,7 @@ class Bilinear(Stage):
         )
 
     def pullback(self, x, theta, frame, a):
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         r, g, b = (a[..., k, :, :] for k in range(3))
         # Which channel's cotangent each mean receives, by the colour of the site that made the output.
         means = (

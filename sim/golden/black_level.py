@@ -31,11 +31,11 @@ class BlackLevel(Stage):
         self.parameters = {"black": Parameter(entries=4, format=UQ(0, 16), default=(0,) * 4, f=13)}
 
     def value(self, x: np.ndarray, theta: Theta, frame: Frame) -> np.ndarray:
-        return x - theta["black"][colours(*x.shape[-2:], frame.cfa)]
+        return x - theta["black"][colours(x.shape, frame.cfa)]
 
     def pullback(self, x, theta, frame, a):
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         return a, {"black": -sum_by_colour(a[..., 0, :, :], colour)}
 
     def pushforward(self, x, theta, frame, v, dtheta):
-        return v - dtheta["black"][colours(*x.shape[-2:], frame.cfa)]
+        return v - dtheta["black"][colours(x.shape, frame.cfa)]

@@ -9,6 +9,8 @@ For an axis of ``n`` sites, tap position ``p`` outside ``0..n-1`` reads
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 __all__ = ["BORDERS", "Scatter", "Window", "indices"]
@@ -53,6 +55,14 @@ class Window:
     def __call__(self, dy: int, dx: int) -> np.ndarray:
         y, x = self._radius + dy, self._radius + dx
         return self._padded[..., y : y + self._height, x : x + self._width]
+
+    def sum(self, taps: Sequence[tuple[int, int]]) -> np.ndarray:
+        """The sum of several taps ``(dy, dx)``."""
+        first, *rest = taps
+        out = self(*first)
+        for tap in rest:
+            out = out + self(*tap)
+        return out
 
 
 class Scatter:

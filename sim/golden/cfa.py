@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 __all__ = ["COLOURS", "PHASES", "by_colour", "colours", "sum_by_colour"]
@@ -14,11 +16,11 @@ COLOURS = ("R", "Gr", "Gb", "B")
 PHASES = ("RGGB", "GRBG", "GBRG", "BGGR")
 
 
-def colours(height: int, width: int, cfa: int) -> np.ndarray:
-    """The colour of every site, ``[height, width]`` of 0..3."""
+def colours(shape: Sequence[int], cfa: int) -> np.ndarray:
+    """The colour of every site of a frame of ``shape [..., H, W]``: ``[H, W]`` of 0..3."""
     if cfa not in range(4):
         raise ValueError(f"cfa is {cfa}; give 0..3, the index in {', '.join(PHASES)}")
-    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
+    y, x = np.arange(shape[-2])[:, None], np.arange(shape[-1])[None, :]
     return ((y & 1) ^ (cfa >> 1)) * 2 + ((x & 1) ^ (cfa & 1))
 
 

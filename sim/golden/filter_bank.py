@@ -50,10 +50,11 @@ class FilterBank(Stage):
         self.parameters = {"coefficient": Parameter(entries=72, format=SQ(2, 12), default=_bilinear(), f=28)}
 
     def value(self, x: np.ndarray, theta: Theta, frame: Frame) -> np.ndarray:
-        return self._arrange(x[..., 0, :, :] << 12, *self._filter(x, theta["coefficient"], frame), frame)
+        first, second = self._filter(x, theta["coefficient"], frame)
+        return self._arrange(x[..., 0, :, :] << 12, first, second, frame)
 
     def pullback(self, x, theta, frame, a):
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         r, g, b = (a[..., k, :, :] for k in range(3))
         # The inverse of _arrange: the cotangents of the site's own channel and of its two missing ones.
         own = by_colour(colour, r, g, g, b)
@@ -64,7 +65,7 @@ class FilterBank(Stage):
         scatter.add(0, 0, own << 12)
         coefficientbar = np.zeros((*a.shape[:-3], 4, 2, 9), a.dtype)
         for k, taps in enumerate(FOLDS):
-            fold = sum(window(*tap) for tap in taps)
+            fold = window.sum(taps)
             foldbar = bank[0, k] * missing[0] + bank[1, k] * missing[1]
             for tap in taps:
                 scatter.add(*tap, foldbar)
@@ -77,8 +78,8 @@ class FilterBank(Stage):
     def pushforward(self, x, theta, frame, v, dtheta):
         through_x = self._filter(v, theta["coefficient"], frame)
         through_theta = self._filter(x, dtheta["coefficient"], frame)
-        missing = [p + q for p, q in zip(through_x, through_theta, strict=True)]
-        return self._arrange(v[..., 0, :, :] << 12, *missing, frame)
+        first, second = (p + q for p, q in zip(through_x, through_theta, strict=True))
+        return self._arrange(v[..., 0, :, :] << 12, first, second, frame)
 
     def through(self, x: np.ndarray) -> np.ndarray:
         """Bypassed: ``r = g = b = cfa``."""
@@ -94,14 +95,17 @@ class FilterBank(Stage):
 
     def _filter(self, x: np.ndarray, coefficient: np.ndarray, frame: Frame) -> list[np.ndarray]:
         """Both missing channels at every site."""
-        bank = self._sites(coefficient, colours(*x.shape[-2:], frame.cfa))
+        bank = self._sites(coefficient, colours(x.shape, frame.cfa))
         window = Window(x[..., 0, :, :], 2, frame.border)
-        folds = [sum(window(*tap) for tap in taps) for taps in FOLDS]
-        return [sum(bank[m, k] * fold for k, fold in enumerate(folds)) for m in range(2)]
+        out = [np.zeros((), x.dtype)] * 2
+        for k, taps in enumerate(FOLDS):
+            fold = window.sum(taps)
+            out = [out[m] + bank[m, k] * fold for m in range(2)]
+        return out
 
     def _arrange(self, own: np.ndarray, first: np.ndarray, second: np.ndarray, frame: Frame) -> np.ndarray:
         """Own, first and second missing channel -> r, g, b."""
-        colour = colours(*own.shape[-2:], frame.cfa)
+        colour = colours(own.shape, frame.cfa)
         return np.stack(
             [
                 by_colour(colour, own, first, first, first),

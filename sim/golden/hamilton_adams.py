@@ -66,7 +66,7 @@ class HamiltonAdamsGreen(Stage):
     def _weights(self, x, frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Eighths of ``C``, halves of ``gh`` and of ``gv`` in green: (8, 0, 0) at green sites, elsewhere
         (0, 2, 0), (0, 0, 2) or, at a tie, (0, 1, 1)."""
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         tap = Window(x[..., 0, :, :], 2, frame.border)
         dh = abs(tap(0, -1) - tap(0, 1)) + abs(2 * tap(0, 0) - tap(0, -2) - tap(0, 2))
         dv = abs(tap(-1, 0) - tap(1, 0)) + abs(2 * tap(0, 0) - tap(-2, 0) - tap(2, 0))
@@ -108,12 +108,11 @@ class HamiltonAdamsChroma(Stage):
     cotangent_o = SQ(4, 14)
 
     def value(self, x: np.ndarray, theta: Theta, frame: Frame) -> np.ndarray:
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         cfa, g = x[..., 0, :, :], x[..., 1, :, :]
         d = Window(cfa - g, 1, frame.border)
         row, column, diagonal = (
-            4 * g + weight * sum(d(*tap) for tap in taps)
-            for weight, taps in ((2, ROW), (2, COLUMN), (1, DIAGONAL))
+            4 * g + weight * d.sum(taps) for weight, taps in ((2, ROW), (2, COLUMN), (1, DIAGONAL))
         )
         return np.stack(
             [
@@ -125,7 +124,7 @@ class HamiltonAdamsChroma(Stage):
         )
 
     def pullback(self, x, theta, frame, a):
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         r, g, b = (a[..., k, :, :] for k in range(3))
         differences = Scatter(g.shape, a.dtype, 1, frame.border)
         for taps, cotangent in (

@@ -46,11 +46,11 @@ def loss(
         If ``kind`` has no loss of its own.
     """
     d = y - target
-    magnitude = abs(d)
+    magnitude: np.ndarray = abs(d)
     if kind == "squared":
         rho, psi = d * d, d
     elif kind == "l1":
-        rho, psi = magnitude << 13, np.sign(d) << 12
+        rho, psi = magnitude * (1 << 13), np.sign(d) * (1 << 12)
     elif kind == "huber":
         m = np.minimum(magnitude, delta)
         rho, psi = m * (2 * magnitude - m), np.clip(d, -delta, delta)

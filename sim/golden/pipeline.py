@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Picture:
     """
 
     y: np.ndarray
-    saturated: dict[str, int]
+    saturated: dict[str, Any]
     inputs: dict[str, np.ndarray]
 
     def result_words(self) -> list[int]:
@@ -88,12 +89,12 @@ class Gradient:
     """
 
     y: np.ndarray
-    loss: int
+    loss: Any
     xbar: np.ndarray
     xbar_f: int
     thetabar: dict[str, np.ndarray]
     thetabar_f: dict[str, int]
-    saturated: dict[str, int]
+    saturated: dict[str, Any]
     cotangents: dict[str, np.ndarray]
     cuts: dict[str, Cut]
 
@@ -232,7 +233,7 @@ class Golden:
         frames = picture.y.shape[:-3]
         last = self.stages[-1]
         f = last.cotangent_o.f
-        saturated: dict[str, np.ndarray] = dict(picture.saturated)
+        saturated = dict(picture.saturated)
         if target is None:
             ybar = np.asarray(cotangent)
             if cotangents != "ring":
@@ -442,7 +443,7 @@ def _local(values: Codes, stage: Stage) -> dict[str, np.ndarray]:
     return {name: values[f"{stage.name}.{name}"] for name in stage.parameters}
 
 
-def _group(values: np.ndarray, per_frame: bool, keep: int = 0):
+def _group(values: np.ndarray, per_frame: bool, keep: int = 0) -> Any:
     """Sum over the frame axes unless they are wanted; scalars become Python ints."""
     values = np.asarray(values)
     if not per_frame:

@@ -1,10 +1,10 @@
 """Tone curve: 64 straight segments between 65 knots.
 
-x : 3 x UQ(0, 16)   knot : 65 or 195 x UQ(1, 15)   y : 3 x UQ(0, 12)
+x : 3 x UQ(0, 16)   knots : 65 or 195 x UQ(1, 15)   y : 3 x UQ(0, 12)
 
     ``s = x >> 10``, ``t = x & 1023``, ``y = cut( K[s] + (K[s+1] - K[s]) t / 1024 )``
 
-All channels share one curve of 65 knots, or channel ch has its own at ``knot[65 ch + k]``.
+All channels share one curve of 65 knots, or channel ch has its own at ``knots[65 ch + k]``.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ class ToneCurve(Stage):
         self.curve = curve
         curves = 1 if curve == "shared" else 3
         identity = tuple(k << 9 for k in range(65)) * curves
-        self.parameters = {"knot": Parameter(entries=65 * curves, format=UQ(1, 15), default=identity, f=26)}
+        self.parameters = {"knots": Parameter(entries=65 * curves, format=UQ(1, 15), default=identity, f=26)}
 
     def value(self, x: np.ndarray, theta: Theta, frame: Frame) -> np.ndarray:
         left, t = self._locate(x)
-        knot = theta["knot"]
+        knot = theta["knots"]
         return (knot[left] << 10) + (knot[left + 1] - knot[left]) * t
 
     def pullback(self, x, theta, frame, a):
         left, t = (np.broadcast_to(part, a.shape) for part in self._locate(x))
-        knot = theta["knot"]
+        knot = theta["knots"]
         frames, entries = int(np.prod(a.shape[:-3])), len(knot)
         index = (left.reshape(frames, -1) + entries * np.arange(frames)[:, None]).ravel()
         knotbar = np.zeros(frames * entries, a.dtype)
         np.add.at(knotbar, index, (a * (1024 - t)).ravel())
         np.add.at(knotbar, index + 1, (a * t).ravel())
-        return a * (knot[left + 1] - knot[left]), {"knot": knotbar.reshape(*a.shape[:-3], entries)}
+        return a * (knot[left + 1] - knot[left]), {"knots": knotbar.reshape(*a.shape[:-3], entries)}
 
     def pushforward(self, x, theta, frame, v, dtheta):
         left, t = self._locate(x)
-        knot, dknot = theta["knot"], dtheta["knot"]
+        knot, dknot = theta["knots"], dtheta["knots"]
         return (knot[left + 1] - knot[left]) * v + dknot[left] * (1024 - t) + dknot[left + 1] * t
 
     def _locate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

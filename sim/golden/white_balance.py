@@ -30,12 +30,12 @@ class WhiteBalance(Stage):
         self.parameters = {"gain": Parameter(entries=4, format=UQ(4, 10), default=(1 << 10,) * 4, f=30)}
 
     def value(self, x: np.ndarray, theta: Theta, frame: Frame) -> np.ndarray:
-        return theta["gain"][colours(*x.shape[-2:], frame.cfa)] * x
+        return theta["gain"][colours(x.shape, frame.cfa)] * x
 
     def pullback(self, x, theta, frame, a):
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         return theta["gain"][colour] * a, {"gain": sum_by_colour((a * x)[..., 0, :, :], colour)}
 
     def pushforward(self, x, theta, frame, v, dtheta):
-        colour = colours(*x.shape[-2:], frame.cfa)
+        colour = colours(x.shape, frame.cfa)
         return theta["gain"][colour] * v + dtheta["gain"][colour] * x
