@@ -52,6 +52,7 @@ class CCM(Stage):
 
 def _multiply(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
     """``y_i = sum_j matrix_ij x_j`` over the channel axis."""
+    matrix = matrix[..., None, None]
     return np.stack([sum(matrix[i, j] * x[..., j, :, :] for j in range(3)) for i in range(3)], -3)
 
 
