@@ -7,18 +7,15 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Fifo", "FlowFifo", "flow"]
+from .pixel import Flow
+
+__all__ = ["Fifo", "FlowFifo"]
 
 # Depth up to which rows live in distributed RAM (asynchronous read); block RAM above.
 _DISTRIBUTED = 64
 # Beats that may be between the block RAM's read address and `o`. Five clocks pass from one use of a credit to
 # the next (read, output register, distributed RAM, output register, return); a power of two wastes no rows.
 _PREFETCH = 8
-
-
-def flow(shape: ShapeLike) -> wiring.Signature:
-    """A stream without back-pressure: ``payload`` counts in every clock in which ``valid`` is high."""
-    return wiring.Signature({"valid": Out(1), "payload": Out(shape)})
 
 
 class _Pointer(wiring.Component):
@@ -214,7 +211,7 @@ class FlowFifo(wiring.Component):
 
     Members
     -------
-    i : In(flow(shape))
+    i : In(Flow(shape))
     o : Out(stream.Signature(shape))
     room : Out(1)
     level : Out(range(depth + 1))
@@ -240,7 +237,7 @@ class FlowFifo(wiring.Component):
         self.latency = self._fifo.latency
         super().__init__(
             {
-                "i": In(flow(shape)),
+                "i": In(Flow(shape)),
                 "o": Out(stream.Signature(shape)),
                 "room": Out(1, init=1),
                 "level": Out(range(depth + 1)),

@@ -1,0 +1,185 @@
+"""Exact sums over a group of frames: parameter cotangents, losses, counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .pixel import Flow
+from .skid import SkidBuffer
+
+__all__ = ["Accumulate"]
+
+
+class Accumulate(wiring.Component):
+    """``sum[term][k] = sum of value over all lanes and beats of a group with index k``, exact.
+
+    Each beat adds, for every term and lane, ``value`` to the sum chosen by ``index``; a beat with ``last``
+    ends the group: its sums, that beat included, are set aside and streamed out on ``o`` as 64-bit signed
+    words while the next beat already starts from 0. No clock is lost between groups.
+
+    A group that ends while the words of an earlier one are still being streamed out is dropped: ``overrun``
+    pulses, the earlier words stay as they are, and the group after it is exact again. So every group ends
+    either in its words or in one pulse of ``overrun``. Watch ``busy`` to avoid it.
+
+    Throughput one beat per clock. From the beat with ``last`` to the first word at ``o``: :attr:`latency`
+    clocks; then one word per clock.
+
+    Parameters
+    ----------
+    terms : sequence of (str, int, int)
+        Name, width of the signed value in bits, and number of entries. Every entry is an accumulator in
+        registers, so entries are few (a CFA's four colours): a table belongs into ``ScatterAdd``.
+    lanes : int
+        Values per term and beat. A lane outside the picture brings value 0.
+    log2_count : int
+        Each entry receives at most ``2**log2_count`` values in a group. An accumulator has
+        ``value width + log2_count`` bits, at most ``width``.
+    width : int
+        Most bits of an accumulator, at most 64.
+    order : sequence of (str, int) or None
+        Order of the words on ``o`` as (name, entry), a permutation of all. Term by term, entry by entry
+        if None.
+
+    Members
+    -------
+    i : In(Flow(StructLayout({"last": 1, name: ArrayLayout(entry, lanes), ...})))
+        ``entry = StructLayout({"value": signed(value width), "index": range(entries)})``; ``index`` is there
+        only for terms with several entries, and an index beyond them adds nothing.
+        ``last`` counts only with ``valid``.
+    o : Out(stream.Signature(signed(64)))
+    overrun : Out(1)
+        Pulse: the group whose ``last`` came :attr:`overrun_latency` clocks ago was dropped.
+    busy : Out(1)
+        While low, a beat with ``last`` does not overrun. It rises in the clock after such a beat.
+
+    Raises
+    ------
+    ValueError
+        If there are no terms or lanes, a name is not usable or not unique, a term has no entry, a value or
+        the accumulators do not fit, or ``order`` is not a permutation.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[tuple[str, int, int]],
+        *,
+        lanes: int = 1,
+        log2_count: int = 28,
+        width: int = 64,
+        order: Sequence[tuple[str, int]] | None = None,
+    ) -> None:
+        terms = tuple(terms)
+        names = [name for name, _, _ in terms]
+        if not terms:
+            raise ValueError("no terms; give at least one (name, value width, entries)")
+        if lanes < 1:
+            raise ValueError(f"lanes {lanes} is too few; give at least 1")
+        if not 1 <= width <= 64:
+            raise ValueError(f"width {width} does not fit a 64-bit word; give 1 to 64")
+        if log2_count < 0:
+            raise ValueError(
+                f"log2_count {log2_count} is negative; give the logarithm of the values per group"
+            )
+        for name, value_width, entries in terms:
+            if name == "last" or not name.isidentifier() or names.count(name) > 1:
+                raise ValueError(
+                    f"term name {name!r} is taken or no identifier; terms are {', '.join(names)}"
+                )
+            if not 1 <= value_width <= width:
+                raise ValueError(f"term {name} has values of {value_width} bits; give 1 to {width}")
+            if entries < 1:
+                raise ValueError(f"term {name} has {entries} entries; give at least 1")
+        natural = [(name, entry) for name, _, entries in terms for entry in range(entries)]
+        self.words = tuple(natural if order is None else order)
+        if sorted(self.words) != sorted(natural):
+            raise ValueError(f"order {self.words} is no permutation of the entries {tuple(natural)}")
+        self._terms = terms
+        self._lanes = lanes
+        self._widths = {name: min(width, value_width + log2_count) for name, value_width, _ in terms}
+        self._levels = (lanes - 1).bit_length()
+        self.overrun_latency = 3 + self._levels
+        self.latency = 5 + self._levels
+        fields: dict = {"last": 1}
+        for name, value_width, entries in terms:
+            lane = {"value": signed(value_width)}
+            if entries > 1:
+                lane["index"] = Shape.cast(range(entries))
+            fields[name] = data.ArrayLayout(data.StructLayout(lane), lanes)
+        super().__init__(
+            {
+                "i": In(Flow(data.StructLayout(fields))),
+                "o": Out(stream.Signature(signed(64))),
+                "overrun": Out(1),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        beat = Signal.like(self.i.payload, reset_less=True)
+        valid = Signal()
+        m.d.sync += [beat.eq(self.i.payload), valid.eq(self.i.valid)]
+
+        # lasts[k]: the beat that ends a group is in stage k; masked is stage 0, each level of sums one more.
+        lasts = Signal(1 + self._levels)
+        m.d.sync += lasts.eq(Cat(valid & beat.last, lasts[:-1]))
+        load = Signal()  # the accumulators hold a finished group; it goes to the snapshot
+        sums = {}
+        for name, value_width, entries in self._terms:
+            for entry in range(entries):
+                row = []
+                for lane in range(self._lanes):
+                    masked = Signal(signed(value_width), name=f"{name}_{entry}_{lane}")
+                    chosen = valid & (beat[name][lane].index == entry) if entries > 1 else valid
+                    m.d.sync += masked.eq(Mux(chosen, beat[name][lane].value, 0))
+                    row.append(masked)
+                for level in range(self._levels):
+                    pairs = [row[k : k + 2] for k in range(0, len(row), 2)]
+                    row = [
+                        Signal(signed(value_width + level + 1), name=f"{name}_{entry}_sum{level}_{k}")
+                        for k in range(len(pairs))
+                    ]
+                    m.d.sync += [total.eq(sum(pair)) for total, pair in zip(row, pairs, strict=True)]
+                sums[name, entry] = row[0]
+
+        restart = Signal()  # the accumulators hold a finished group, which the next values must not join
+        m.d.sync += restart.eq(lasts[-1])
+        accumulators = {}
+        for (name, entry), total in sums.items():
+            # Modulo 2**bits, which log2_count makes exact.
+            accumulator = Signal(signed(self._widths[name]), name=f"{name}_{entry}_accumulator")
+            m.d.sync += accumulator.eq(Mux(restart, 0, accumulator) + total)
+            accumulators[name, entry] = accumulator
+
+        # The snapshot is a shift chain, so that no multiplexer spans the words. Word k passes through the
+        # places below it: each place is as wide as the widest word at or above it.
+        occupied = Signal()
+        left = Signal(range(len(self.words) + 1))
+        m.d.comb += self.busy.eq(valid & beat.last | lasts.any() | load | occupied)
+        m.submodules.skid = skid = SkidBuffer(signed(64))
+        wiring.connect(m, skid.o, wiring.flipped(self.o))
+        widest = 0
+        chain = []
+        for name, entry in reversed(self.words):
+            widest = max(widest, self._widths[name])
+            chain.insert(0, Signal(signed(widest), name=f"{name}_{entry}_snapshot", reset_less=True))
+        shift = occupied & skid.i.ready
+        m.d.comb += [skid.i.valid.eq(occupied), skid.i.payload.eq(chain[0])]
+        for place, word, after in zip(chain, self.words, [*chain[1:], chain[-1]], strict=True):
+            with m.If(load):
+                m.d.sync += place.eq(accumulators[word])
+            with m.Elif(shift):
+                m.d.sync += place.eq(after)
+        with m.If(load):
+            m.d.sync += [occupied.eq(1), left.eq(len(self.words) - 1)]
+        with m.Elif(shift):
+            m.d.sync += [occupied.eq(left != 0), left.eq(left - 1)]
+        m.d.sync += [
+            load.eq(lasts[-1] & ~occupied & ~load),
+            self.overrun.eq(lasts[-1] & (occupied | load)),
+        ]
+        return m
