@@ -1,0 +1,397 @@
+"""The adjoint unit of a stage: its taped input and the cotangent of its output in, its pullback out."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..kernel import Graph, Node, clips, cut, total
+from ..kernel.lower import DelayLine
+from ..kernel.primitives.source import Tap
+from ..numeric import SQ, Format
+from ..stream.accumulate import Accumulate
+from ..stream.feeder import Feeder
+from ..stream.fifo import FlowFifo
+from ..stream.pixel import Pixel, beat_layout
+from ..stream.scatter import Scatter
+from ..stream.scatter_add import ScatterAdd
+from ..stream.window import Edges, Window
+from .build import Build
+from .forward import depth_for, tap_label, tap_values
+from .group import GroupEnd
+from .lanes import Lanes
+from .parameters import StageParameters
+from .stage import Stage
+
+__all__ = ["AdjointUnit"]
+
+
+def _covering(nodes: list[Node], terms: int) -> Format:
+    """The narrowest signed format that holds sums of so many of the nodes."""
+    f = max(node.f for node in nodes)
+    ranges = [node.range.at(f) for node in nodes]
+    lo, hi = terms * min(r.lo for r in ranges), terms * max(r.hi for r in ranges)
+    width = max((-lo - 1).bit_length() if lo < 0 else 0, hi.bit_length()) + 1
+    return SQ(width - f, f)
+
+
+def _cut_nodes(channels: dict[str, Format], leaving: Format) -> dict[str, Node]:
+    """The cut of each channel's cotangent where it leaves the stage, and how many clipped."""
+    graph = Graph()
+    return _with_cut({c: graph.node(Tap(form, c, 0, 0)) for c, form in channels.items()}, leaving)
+
+
+def _with_cut(exact: dict[str, Node], leaving: Format) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
+    flags = []
+    for channel, node in exact.items():
+        result = cut(node, leaving)
+        nodes[f"{channel}_bar"] = result
+        if result.primitive.mnemonic == "saturate":
+            flags.append(clips(result.arguments[0], leaving))
+    saturated = total(flags)
+    if saturated is not None:
+        nodes["saturated"] = saturated
+    return nodes
+
+
+class AdjointUnit(wiring.Component):
+    """``xbar = (df/dx)^T ybar`` on a stream, ``thetabar = sum (df/dtheta)^T ybar`` over a group of frames.
+
+    Feeder (joins tape and cotangent), window over the tape, P datapaths of the VJP graph, scatter, cut, FIFO;
+    parameter contributions go to accumulators. What the VJP does not read is not taped; a stage whose VJP reads
+    no pixels at all has no tape.
+
+    Throughput: one beat per clock. Latency: window and scatter lag, then :attr:`latency` clocks.
+
+    Parameters
+    ----------
+    stage : Stage
+    cotangent : Format
+        Of the output's cotangent.
+    build : Build
+    parameters : StageParameters
+
+    Members
+    -------
+    tape : stream of beats of :attr:`taped`
+        Present if anything is taped.
+    i, o : stream of beats
+        Cotangents of the stage's output and of its input; lanes outside the picture carry 0.
+    results : list of (stream of signed(64), words)
+        Parameter cotangents in the order of declaration, ...
+    counted : stream of signed(64)
+        ... and how many cotangents clipped in leaving.
+    width, height, cfa, bypass, frames : static
+    done : Out(1)
+        One clock when the last beat of a frame has left.
+    overrun : Out(1)
+        A group ended before the results of the one before were taken.
+    """
+
+    def __init__(self, stage: Stage, cotangent: Format, build: Build, parameters: StageParameters) -> None:
+        self.stage, self.build, self.parameters = stage, build, parameters
+        self._graph = stage.trace()
+        self._pullback = pullback = self._graph.pullback(dict.fromkeys(stage.o.names, cotangent))
+        self.i_pixel = Pixel(tuple((channel, cotangent) for channel in stage.o.names))
+        self.o_pixel = Pixel(tuple((channel, stage.cotangent) for channel in stage.i.names))
+
+        # What one pixel gives: cotangents of taps (exact, or cut if they leave at once), and contributions.
+        zero = self._graph.graph.constant(0)
+        nodes: dict[str, Node] = {}
+        if stage.radius:
+            for (channel, dy, dx), node in pullback.taps.items():
+                nodes[f"{tap_label(channel, dy, dx)}_bar"] = node
+        else:
+            exact = {c: pullback.taps.get((c, 0, 0), zero) for c in stage.i.names}
+            nodes |= _with_cut(exact, stage.cotangent)
+        self._entries = {
+            (name, k): pullback.entries.get((name, k), zero)
+            for name, parameter in stage.parameters.items()
+            if not parameter.table
+            for k in range(parameter.entries)
+        }
+        nodes |= {f"{name}_{k}_bar": node for (name, k), node in self._entries.items()}
+        for n, contribution in enumerate(pullback.tables):
+            nodes[f"table_{n}_value"] = contribution.value
+            nodes[f"table_{n}_index"] = contribution.index
+        self.lanes = Lanes(nodes, build=build, parameters=parameters)
+
+        read = {
+            node.primitive.channel
+            for node in self._graph.graph.live(list(nodes.values()))
+            if isinstance(node.primitive, Tap)
+        }
+        self.taped = Pixel(tuple((c, f) for c, f in stage.i.channels if c in read)) if read else None
+        radius = stage.radius
+        if self.taped is None:
+            self._feeder = Feeder(self.i_pixel, lanes=build.lanes, scatter=radius)
+        else:
+            self._feeder = Feeder(
+                self.taped, lanes=build.lanes, window=radius, scatter=radius, trailing=self.i_pixel
+            )
+        geometry = {"lanes": build.lanes, "radius": radius, "border": build.border, "max_width": build.max_width}
+        self._window = self._edges = self._scatter = self._cut = None
+        self.latency = self.lanes.latency
+        if radius:
+            if self.taped is not None:
+                self._window = Window(self.taped, trailing=self.i_pixel, **geometry)
+                self.latency += self._window.latency
+            else:
+                self._edges = Edges(radius=radius, lanes=build.lanes)
+                self.latency += self._edges.latency
+            per_channel = {
+                c: _covering([n for (name, _, _), n in pullback.taps.items() if name == c], build.lanes)
+                for c in stage.i.names
+            }
+            self._tap_pixel = Pixel(tuple(per_channel.items()))
+            self._scatter = Scatter(self._tap_pixel, **geometry)
+            self._cut = Lanes(_cut_nodes(dict(self._scatter.output.channels), stage.cotangent), build=build)
+            self._sum_latency = build.lanes.bit_length()  # registered taps, then a level of adders per doubling
+            self.latency += self._sum_latency + self._scatter.latency + self._cut.latency
+        self._in_flight = self.latency + self._feeder.margin
+
+        self._tables = [name for name, parameter in stage.parameters.items() if parameter.table]
+        members = {
+            "i": In(stream.Signature(beat_layout(self.i_pixel, build.lanes))),
+            "o": Out(stream.Signature(beat_layout(self.o_pixel, build.lanes))),
+            "counted": Out(stream.Signature(signed(64))),
+            "width": In(16),
+            "height": In(16),
+            "cfa": In(2),
+            "bypass": In(1),
+            "frames": In(16),
+            "done": Out(1),
+            "overrun": Out(1),
+        }
+        if self.taped is not None:
+            members["tape"] = In(stream.Signature(beat_layout(self.taped, build.lanes)))
+        if self._entries:
+            members["entries"] = Out(stream.Signature(signed(64)))
+        for name in self._tables:
+            members[name] = Out(stream.Signature(signed(64)))
+        super().__init__(members)
+
+    @property
+    def results(self) -> list:
+        """The streams of parameter cotangents with their numbers of words, in the order of declaration."""
+        found = [(self.entries, len(self._entries))] if self._entries else []
+        return found + [(getattr(self, name), self.stage.parameters[name].entries) for name in self._tables]
+
+    @property
+    def memory_bits(self) -> int:
+        """Bits of line buffers: window and scatter."""
+        return sum(part.memory_bits for part in (self._window, self._scatter) if part is not None)
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        lanes, stage, feeder = self.lanes, self.stage, self._feeder
+        m.submodules.feeder, m.submodules.lanes = feeder, lanes
+        fifo = FlowFifo(beat_layout(self.o_pixel, self.build.lanes), depth_for(self._in_flight), self._in_flight)
+        m.submodules.fifo = fifo
+        wiring.connect(m, fifo.o, wiring.flipped(self.o))
+        m.d.comb += [
+            feeder.room.eq(fifo.room),
+            feeder.width.eq(self.width),
+            feeder.height.eq(self.height),
+            lanes.cfa.eq(self.cfa),
+            lanes.bypass.eq(self.bypass),
+        ]
+        if self.taped is None:
+            wiring.connect(m, wiring.flipped(self.i), feeder.i)
+        else:
+            wiring.connect(m, wiring.flipped(self.tape), feeder.i)
+            wiring.connect(m, wiring.flipped(self.i), feeder.c)
+        out = self._datapath(m)
+        self._reduce(m)
+
+        # What leaves: the cotangent of the input, its flags, and how many clipped.
+        beat, site = fifo.i.payload, out.o_site
+        m.submodules.group = group = GroupEnd()
+        m.d.comb += [
+            fifo.i.valid.eq(out.o_valid),
+            beat.first.eq(site.first),
+            beat.eol.eq(site.eol),
+            beat.last.eq(site.last),
+            group.beat.eq(out.o_valid),
+            group.last.eq(site.last),
+            group.frames.eq(self.frames),
+            self.done.eq(out.o_valid & site.last),
+        ]
+        has_count = "saturated" in out.outputs[0]
+        width = len(out.outputs[0]["saturated"]) + 1 if has_count else 2
+        m.submodules.saturated = saturated = Accumulate(
+            [("saturated", width, 1)], lanes=self.build.lanes, log2_count=self.build.log2_pixels
+        )
+        wiring.connect(m, saturated.o, wiring.flipped(self.counted))
+        m.d.comb += [saturated.i.valid.eq(out.o_valid), saturated.i.payload.last.eq(group.end)]
+        for p, outputs in enumerate(out.outputs):
+            for channel in stage.i.names:
+                m.d.comb += beat.lane[p][channel].eq(Mux(site.lanes[p], outputs[f"{channel}_bar"], 0))
+            if has_count:
+                m.d.comb += saturated.i.payload.saturated[p].value.eq(
+                    Mux(site.lanes[p], outputs["saturated"], 0)
+                )
+        m.d.comb += self.overrun.eq(saturated.overrun | self._dropped)
+        return m
+
+    def _datapath(self, m: Module) -> Lanes:
+        """From ticks to the lanes whose outputs are the cut cotangents of the input."""
+        lanes, stage, feeder = self.lanes, self.stage, self._feeder
+        tick = feeder.o.payload
+        if stage.radius == 0:
+            m.d.comb += [lanes.valid.eq(feeder.o.valid & tick.real), lanes.site.eq(tick.site)]
+            for p in range(self.build.lanes):
+                values = {}
+                if self.taped is not None:
+                    values = {tap_label(c, 0, 0): tick.lead[p][c] for c in self.taped.names}
+                cotangent = tick.lead[p] if self.taped is None else tick.trailing[p]
+                lanes.feed(m, p, values | {f"{c}_bar": cotangent[c] for c in self.i_pixel.names})
+            return lanes
+
+        if self._window is not None:
+            m.submodules.window = window = self._window
+            wiring.connect(m, feeder.o, window.i)
+            m.d.comb += [window.width.eq(self.width), window.height.eq(self.height)]
+            centre = window.o.payload
+            m.d.comb += [lanes.valid.eq(window.o.valid), lanes.site.eq(centre.site)]
+            edges, step, completes = centre.edges, window.tick.valid, window.tick.payload.out
+            for p in range(self.build.lanes):
+                values = tap_values(centre.taps, stage.radius, p)
+                lanes.feed(m, p, values | {f"{c}_bar": centre.trailing[p][c] for c in self.i_pixel.names})
+        else:
+            # Edges takes a clock, and so does everything beside it.
+            m.submodules.edges = finder = self._edges
+            later = Signal.like(tick)
+            step = Signal()
+            m.d.sync += [later.eq(tick), step.eq(feeder.o.valid)]
+            m.d.comb += [
+                finder.x.eq(tick.site.x),
+                finder.y.eq(tick.site.y),
+                finder.width.eq(self.width),
+                finder.height.eq(self.height),
+                lanes.valid.eq(step & later.real),
+                lanes.site.eq(later.site),
+            ]
+            edges, completes = finder.o, later.out
+            for p in range(self.build.lanes):
+                lanes.feed(m, p, {f"{c}_bar": later.lead[p][c] for c in self.i_pixel.names})
+
+        m.submodules.scatter = scatter = self._scatter
+        m.d.comb += [scatter.width.eq(self.width), scatter.height.eq(self.height)]
+        beside = lanes.latency + self._sum_latency
+        for name, now, later in (
+            ("edges", edges, scatter.i.payload.edges),
+            ("step", step, scatter.tick.valid),
+            ("completes", completes, scatter.tick.payload.out),
+        ):
+            line = DelayLine(len(Value.cast(now)), beside)
+            m.submodules[f"{name}_delay"] = line
+            m.d.comb += [line.i.eq(now), Value.cast(later).eq(line.o)]
+        line = DelayLine(1, self._sum_latency)
+        m.submodules.centre_delay = line
+        m.d.comb += [line.i.eq(lanes.o_valid), scatter.i.valid.eq(line.o)]
+        self._add_lanes(m)
+
+        m.submodules.cut = leaving = self._cut
+        m.d.comb += leaving.valid.eq(scatter.o.valid)
+        for flag in ("first", "eol", "last", "lanes"):
+            m.d.comb += leaving.site[flag].eq(scatter.o.payload[flag])
+        for p in range(self.build.lanes):
+            leaving.feed(m, p, {tap_label(c, 0, 0): scatter.o.payload.lane[p][c] for c in stage.i.names})
+        return leaving
+
+    def _add_lanes(self, m: Module) -> None:
+        """What the lanes give to the same tap is added, a level of registered adders per doubling of lanes."""
+        r, count = self.stage.radius, self.build.lanes
+        for channel, form in self._tap_pixel.channels:
+            for j in range(2 * r + 1):
+                for k in range(2 * r + count):
+                    terms: list[Value] = []
+                    for p in range(count):
+                        node = self._pullback.taps.get((channel, j - r, k - p - r))
+                        if node is not None and abs(k - p - r) <= r:
+                            value = self.lanes.outputs[p][f"{tap_label(channel, j - r, k - p - r)}_bar"]
+                            terms.append(value << (form.f - node.f))
+                    level = 0
+                    while level < self._sum_latency:
+                        if level:
+                            terms = [Value.cast(sum(terms[n : n + 2])) for n in range(0, len(terms), 2)]
+                        registers = [Signal(form.shape, name=f"{channel}_{j}_{k}_{level}_{n}", reset_less=True)
+                                     for n in range(len(terms))]  # fmt: skip
+                        m.d.sync += [register.eq(term) for register, term in zip(registers, terms, strict=True)]
+                        terms = list(registers)
+                        level += 1
+                    m.d.comb += self._scatter.i.payload.taps[j][k][channel].eq(terms[0] if terms else 0)
+
+    def _reduce(self, m: Module) -> None:
+        """Parameter contributions into accumulators and tables."""
+        lanes, count = self.lanes, self.build.lanes
+        m.submodules.parameter_group = group = GroupEnd()
+        m.d.comb += [
+            group.beat.eq(lanes.o_valid),
+            group.last.eq(lanes.o_site.last),
+            group.frames.eq(self.frames),
+        ]
+        dropped = []
+        if self._entries:
+            # Every entry of a parameter in the same units, those of its most precise contribution.
+            fraction = {
+                name: max(node.f for (parameter, _), node in self._entries.items() if parameter == name)
+                for name, _ in self._entries
+            }
+            terms = []
+            for (name, k), node in self._entries.items():
+                format_ = _covering([node], 1)
+                terms.append((f"{name}_{k}", max(2, format_.width + fraction[name] - format_.f), 1))
+            m.submodules.sums = sums = Accumulate(terms, lanes=count, log2_count=self.build.log2_pixels)
+            wiring.connect(m, sums.o, wiring.flipped(self.entries))
+            m.d.comb += [sums.i.valid.eq(lanes.o_valid), sums.i.payload.last.eq(group.end)]
+            for (name, k), node in self._entries.items():
+                for p in range(count):
+                    value = lanes.outputs[p][f"{name}_{k}_bar"] << (fraction[name] - node.f)
+                    m.d.comb += sums.i.payload[f"{name}_{k}"][p].value.eq(value)
+            dropped.append(sums.overrun)
+        for name in self._tables:
+            table = self._table(m, name)
+            wiring.connect(m, table.o, wiring.flipped(getattr(self, name)))
+            m.d.comb += [table.i.valid.eq(lanes.o_valid), table.i.payload.last.eq(group.end)]
+            dropped.append(table.overrun)
+        self._dropped = Cat(dropped).any() if dropped else Value.cast(0)
+
+    def _table(self, m: Module, name: str) -> ScatterAdd:
+        """The transposed reads of a table parameter."""
+        parameter = self.stage.parameters[name]
+        curves = parameter.entries // parameter.table
+        pairs: dict[tuple[int, int], dict[int, int]] = {}  # (curve, index node) -> {0 or 1: contribution}
+        for n, contribution in enumerate(self._pullback.tables):
+            if contribution.read.parameter == name:
+                curve, offset = divmod(contribution.read.base, parameter.table)
+                pairs.setdefault((curve, contribution.index.index), {})[offset] = n
+        reads = sorted(pairs)
+        if curves > 1 and [curve for curve, _ in reads] != list(range(curves)):
+            raise ValueError(
+                f"table {name!r} of {self.stage.name} has {curves} curves, read {len(reads)} times a pixel; "
+                "read one curve any number of times, or each of several curves once"
+            )
+        numbers = [n for pair in pairs.values() for n in pair.values()]
+        values = [self._pullback.tables[n].value for n in numbers]
+        form = _covering(values, 1)
+        table = ScatterAdd(
+            value_width=form.width,
+            shared=curves == 1,
+            segments=parameter.table - 1,
+            lanes=self.build.lanes,
+            channels=len(reads),
+            log2_count=self.build.log2_pixels + (len(reads) - 1).bit_length(),
+        )
+        m.submodules[name] = table
+        for p, outputs in enumerate(self.lanes.outputs):
+            for c, key in enumerate(reads):
+                entry = table.i.payload.lane[p][c]
+                for offset, n in pairs[key].items():
+                    node = self._pullback.tables[n].value
+                    m.d.comb += entry[f"v{offset}"].eq(outputs[f"table_{n}_value"] << (form.f - node.f))
+                    m.d.comb += entry.index.eq(outputs[f"table_{n}_index"])
+        return table

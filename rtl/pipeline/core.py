@@ -1,0 +1,302 @@
+"""Cores: a pipeline with its control plane and AXI edges, forward only or with its pullback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..bus.axi4lite import axi4lite_members
+from ..bus.axi4stream import Pack, Unpack, axi4stream_members
+from ..bus.control import Control
+from ..stream.fork import Fork
+from ..stream.framer import Framer
+from ..stream.pixel import Pixel, beat_layout
+from ..stream.tape import Tape
+from .adjoint import AdjointUnit
+from .build import Build
+from .forward import ForwardUnit
+from .gate import Gate
+from .loss import LossUnit
+from .parameters import StageParameters
+from .pipeline import OUTPUT_COTANGENT, Pipeline
+
+__all__ = ["COTANGENT_CONTAINER", "Core", "ForwardCore", "VJPCore", "container"]
+
+COTANGENT_CONTAINER = 24
+"""Bits per cotangent on AXI4-Stream."""
+
+
+def container(pixel: Pixel) -> int:
+    """Bits per channel of a pixel on AXI4-Stream: 16, or 24 where a format is wider."""
+    return 16 if all(form.width <= 16 for _, form in pixel.channels) else 24
+
+
+class Core(wiring.Component):
+    """What the forward core and the VJP core share; use those.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    build : Build
+    vjp : bool
+        With pullback.
+    picture : bool
+        With the picture as an output.
+
+    Members
+    -------
+    ``s_axis_raw_*`` : AXI4-Stream Video in, 16 bits a channel
+    ``m_axis_picture_*`` : AXI4-Stream Video out, if ``picture``
+    ``s_axis_target_*``, ``s_axis_cotangent_*``, ``m_axis_gradient_*`` : if ``vjp``; cotangents have 24 bits a
+        channel. Target is read unless loss.kind is external, cotangent if it is.
+    ``s_axil_*`` : AXI4-Lite, :attr:`map` says what is where
+    """
+
+    def __init__(self, pipeline: Pipeline, build: Build, *, vjp: bool, picture: bool) -> None:
+        self.pipeline, self.build, self._vjp, self._picture = pipeline, build, vjp, picture
+        self.map = pipeline.register_map(build, vjp=vjp)
+        self.parameters = [StageParameters(stage, pipeline.base(k)) for k, stage in enumerate(pipeline)]
+        self.forward = [
+            ForwardUnit(stage, build, parameters)
+            for stage, parameters in zip(pipeline, self.parameters, strict=True)
+        ]
+        self.adjoint: list[AdjointUnit] = []
+        self.loss: LossUnit | None = None
+        members = {f"s_axil_{k}": v for k, v in _plain(axi4lite_members()).items()}
+
+        def port(name: str, pixel: Pixel, bits: int, *, sink: bool) -> None:
+            width = build.lanes * len(pixel.channels) * bits
+            members.update(axi4stream_members(width, sink=sink, prefix=f"{'s' if sink else 'm'}_axis_{name}_"))
+
+        port("raw", pipeline.i, container(pipeline.i), sink=True)
+        if picture:
+            port("picture", pipeline.o, container(pipeline.o), sink=False)
+        if vjp:
+            self.adjoint = [
+                AdjointUnit(stage, pipeline.output_cotangent(k), build, self.parameters[k])
+                for k, stage in enumerate(pipeline)
+            ]
+            self.loss = LossUnit(pipeline.o, OUTPUT_COTANGENT, build)
+            port("target", pipeline.o, container(pipeline.o), sink=True)
+            port("cotangent", self.loss.o_pixel, COTANGENT_CONTAINER, sink=True)
+            port("gradient", self.adjoint[0].o_pixel, COTANGENT_CONTAINER, sink=False)
+        super().__init__(members)
+
+    # ------------------------------------------------------------------------------------------ sizes
+
+    def tape_depth(self, index: int) -> int:
+        """Beats of a stage's tape: the lines until its cotangent comes, and what the units between hold."""
+        between = [*self.forward[index:], *self.adjoint[index + 1 :]]
+        radii = [stage.radius for stage in self.pipeline.stages[index + 1 :]]
+        columns = 2 * sum(-(-radius // self.build.lanes) for radius in radii)
+        waiting = sum(unit.latency + 12 for unit in between) + self.loss.latency + 12
+        return self.pipeline.lines_behind(index) * self.build.max_beats + columns + waiting
+
+    def memory(self) -> dict[str, int]:
+        """Bits of line buffers and tapes by what they are for: ``forward``, ``adjoint``, ``tape``."""
+        bits = {"forward": sum(unit.memory_bits for unit in self.forward)}
+        if self._vjp:
+            bits["adjoint"] = sum(unit.memory_bits for unit in self.adjoint)
+            bits["tape"] = sum(
+                self.tape_depth(k) * unit.taped.width * self.build.lanes
+                for k, unit in enumerate(self.adjoint)
+                if unit.taped is not None
+            )
+        return bits
+
+    def _units(self) -> Iterator[tuple[str, object]]:
+        for stage, unit in zip(self.pipeline, self.forward, strict=True):
+            yield stage.name, unit
+        if self.loss is not None:
+            yield "loss", self.loss
+        for stage, unit in zip(self.pipeline, self.adjoint, strict=False):
+            yield f"{stage.name}_adjoint", unit
+
+    # -------------------------------------------------------------------------------------- structure
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        results = self._result_streams()
+        m.submodules.control = control = Control(self.map, counts=[count for _, count in results], settle=16)
+        for name in _plain(axi4lite_members()):
+            mine, its = getattr(self, f"s_axil_{name}"), getattr(control, f"s_axil_{name}")
+            inward = self.signature.members[f"s_axil_{name}"].flow is In
+            m.d.comb += its.eq(mine) if inward else mine.eq(its)
+        for port, (words, _) in zip(control.results, results, strict=True):
+            wiring.connect(m, words, port)
+
+        for stage, parameters in zip(self.pipeline, self.parameters, strict=True):
+            m.submodules[f"{stage.name}_parameters"] = parameters
+            m.d.sync += [
+                parameters.load.valid.eq(control.load.valid),
+                parameters.load.address.eq(control.load.address),
+                parameters.load.data.eq(control.load.data),
+            ]
+        overruns = []
+        for name, unit in self._units():
+            m.submodules[name] = unit
+            m.d.comb += [
+                unit.width.eq(control.width),
+                unit.height.eq(control.height),
+                unit.frames.eq(control.frames),
+            ]
+            overruns.append(unit.overrun)
+        for k, stage in enumerate(self.pipeline):
+            for unit in (self.forward[k], *self.adjoint[k : k + 1]):
+                m.d.comb += [unit.cfa.eq(control.cfa), unit.bypass.eq(control.bypass[k])]
+
+        # Raw: edge, framer, gate, then the chain.
+        layout = beat_layout(self.pipeline.i, self.build.lanes)
+        raw = self._input(m, control, "raw", self.pipeline.i, container(self.pipeline.i))
+        lines = sum(2 * stage.radius for stage in self.pipeline)
+        latencies = sum(unit.latency + 12 for _, unit in self._units())
+        m.submodules.gate = gate = Gate(layout, lag_lines=lines, cover=self.map.result_words + latencies + 64)
+        wiring.connect(m, raw.o, gate.i)
+        last = self.adjoint[0] if self._vjp else self.forward[-1]
+        m.d.comb += [
+            raw.hold.eq(control.hold),
+            gate.frames.eq(control.frames),
+            gate.done.eq(last.done),
+            gate.collected.eq(control.collected),
+            control.drained.eq(gate.empty & raw.idle),
+            control.busy.eq(~gate.empty),
+            control.frame_done.eq(last.done),
+        ]
+        beats = control.pixels
+        m.d.comb += beats.eq(0)
+        with m.If(gate.o.valid & gate.o.ready):
+            m.d.comb += beats.eq(self.build.lanes)
+
+        stream_ = gate.o
+        for k, unit in enumerate(self.forward):
+            stream_ = self._taped(m, k, stream_)
+            wiring.connect(m, stream_, unit.i)
+            stream_ = unit.o
+
+        outputs = [name for name, wanted in (("picture", self._picture), ("loss", self._vjp)) if wanted]
+        m.submodules.picture_fork = fork = Fork(beat_layout(self.pipeline.o, self.build.lanes), len(outputs))
+        wiring.connect(m, stream_, fork.i)
+        for name, branch in zip(outputs, fork.o, strict=True):
+            if name == "picture":
+                self._output(m, control, "picture", self.pipeline.o, container(self.pipeline.o), branch)
+            else:
+                wiring.connect(m, branch, self.loss.i)
+        errors = [raw]
+        if self._vjp:
+            errors += self._pull_back(m, control, gate, raw)
+        flags = [getattr(framer, kind) for framer in errors for kind in ("too_long", "too_short", "out_of_step")]
+        m.d.comb += control.errors.eq(Cat(flags))
+        return m
+
+    def _taped(self, m: Module, k: int, source) -> object:
+        """The stream to a forward unit, with its tape forked off if the adjoint reads it."""
+        if not self._vjp or self.adjoint[k].taped is None:
+            return source
+        stage, unit, count = self.pipeline.stages[k], self.adjoint[k], self.build.lanes
+        fork = Fork(beat_layout(stage.i, count), 2)
+        tape = Tape(beat_layout(unit.taped, count), self.tape_depth(k))
+        m.submodules[f"{stage.name}_fork"], m.submodules[f"{stage.name}_tape"] = fork, tape
+        wiring.connect(m, source, fork.i)
+        branch = fork.o[1]
+        m.d.comb += [tape.i.valid.eq(branch.valid), branch.ready.eq(tape.i.ready)]
+        for flag in ("first", "eol", "last"):
+            m.d.comb += tape.i.payload[flag].eq(branch.payload[flag])
+        for p in range(count):
+            for channel in unit.taped.names:
+                m.d.comb += tape.i.payload.lane[p][channel].eq(branch.payload.lane[p][channel])
+        wiring.connect(m, tape.o, unit.tape)
+        return fork.o[0]
+
+    def _pull_back(self, m: Module, control: Control, gate: Gate, raw: Framer) -> list[Framer]:
+        """Loss and adjoint units, from the output back to the input."""
+        loss = self.loss
+        m.d.comb += [
+            loss.kind.eq(control.loss_kind),
+            loss.delta.eq(control.loss_delta),
+            loss.scale.eq(control.loss_scale),
+        ]
+        # A target or cotangent frame begins only once its raw frame has, so that a commit never finds it begun.
+        framers = []
+        for name, pixel, bits, port in (
+            ("target", self.pipeline.o, container(self.pipeline.o), loss.target),
+            ("cotangent", loss.o_pixel, COTANGENT_CONTAINER, loss.cotangent),
+        ):
+            framer = self._input(m, control, name, pixel, bits)
+            ahead = Signal(8, name=f"{name}_ahead")  # raw frames begun, less frames begun here
+            begun = gate.o.valid & gate.o.ready & gate.o.payload.first
+            taken = framer.o.valid & framer.o.ready & framer.o.payload.first
+            wanted = (control.loss_kind == 3) == (name == "cotangent")
+            with m.If(begun & ~taken & wanted):
+                m.d.sync += ahead.eq(ahead + 1)
+            with m.Elif(taken & ~(begun & wanted)):
+                m.d.sync += ahead.eq(ahead - 1)
+            m.d.comb += framer.hold.eq(control.hold | (ahead == 0) | (framer.o.valid & framer.o.payload.first))
+            wiring.connect(m, framer.o, port)
+            framers.append(framer)
+
+        cotangent = loss.o
+        for unit in reversed(self.adjoint):
+            wiring.connect(m, cotangent, unit.i)
+            cotangent = unit.o
+        self._output(m, control, "gradient", self.adjoint[0].o_pixel, COTANGENT_CONTAINER, cotangent)
+        return framers
+
+    def _result_streams(self) -> list[tuple[object, int]]:
+        """Where result words come from, in the order of the result memory."""
+        found = []
+        if self.loss is not None:
+            found.append((self.loss.results, 2))
+        for k in reversed(range(len(self.forward))):
+            if self._vjp:
+                found += self.adjoint[k].results
+            found.append((self.forward[k].results, 1))
+            if self._vjp:
+                found.append((self.adjoint[k].counted, 1))
+        return found
+
+    def _input(self, m: Module, control: Control, name: str, pixel: Pixel, bits: int) -> Framer:
+        align = name == "raw" and [form.width for _, form in pixel.channels] == [16] and not pixel.channels[0][1].signed
+        unpack = Unpack(pixel, lanes=self.build.lanes, container=bits, align=align)
+        framer = Framer(pixel, lanes=self.build.lanes)
+        m.submodules[f"{name}_unpack"], m.submodules[f"{name}_framer"] = unpack, framer
+        wiring.connect(m, unpack.o, framer.i)
+        m.d.comb += [framer.width.eq(control.width), framer.height.eq(control.height)]
+        if align:
+            m.d.comb += unpack.depth.eq(control.depth)
+        for signal in ("tdata", "tvalid", "tuser", "tlast"):
+            m.d.comb += getattr(unpack, signal).eq(getattr(self, f"s_axis_{name}_{signal}"))
+        m.d.comb += getattr(self, f"s_axis_{name}_tready").eq(unpack.tready)
+        return framer
+
+    def _output(self, m: Module, control: Control, name: str, pixel: Pixel, bits: int, source) -> None:
+        m.submodules[f"{name}_pack"] = pack = Pack(pixel, lanes=self.build.lanes, container=bits)
+        wiring.connect(m, source, pack.i)
+        m.d.comb += pack.width.eq(control.width)
+        for signal in ("tdata", "tvalid", "tuser", "tlast"):
+            m.d.comb += getattr(self, f"m_axis_{name}_{signal}").eq(getattr(pack, signal))
+        m.d.comb += pack.tready.eq(getattr(self, f"m_axis_{name}_tready"))
+
+
+def _plain(members: dict) -> dict:
+    """The AXI4-Lite members by their names without prefix."""
+    return {name.removeprefix("s_axil_"): member for name, member in members.items()}
+
+
+class ForwardCore(Core):
+    """``picture = f(raw, theta)``, one beat per clock. Parameters as :class:`Core`."""
+
+    def __init__(self, pipeline: Pipeline, build: Build) -> None:
+        super().__init__(pipeline, build, vjp=False, picture=True)
+
+
+class VJPCore(Core):
+    """``(gradient, thetabar) = f*(raw, theta; cotangent)``, and the loss if it is fused; one beat per clock.
+
+    With ``picture`` the core gives the picture too: forward and pullback in one.
+    """
+
+    def __init__(self, pipeline: Pipeline, build: Build, *, picture: bool = True) -> None:
+        super().__init__(pipeline, build, vjp=True, picture=picture)

@@ -1,0 +1,100 @@
+"""When a group of frames may begin: not while its results could collide with those of earlier groups."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, ShapeLike, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Gate"]
+
+
+class Gate(wiring.Component):
+    """``o[n] = i[n]``, but the first beat of a group of frames may have to wait.
+
+    It waits while two groups' results are outstanding, or while one is and the last frame was too small to cover
+    the read-out: fewer than ``cover`` beats below its first ``lag_lines`` lines. So a group never ends before the
+    results of the one before it are safe, and frames of a useful size follow each other without a gap.
+
+    Latency 0, one beat per clock.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+        Of a beat.
+    lag_lines : int
+        Lines from a beat at the input until its last cotangent has left.
+    cover : int
+        Beats that the read-out of the results takes, with the latency of all units.
+
+    Members
+    -------
+    i, o : stream of beats
+    frames : In(16)
+        Frames per group.
+    done : In(1)
+        One clock per frame that has left the last unit.
+    collected : In(1)
+        One clock per group whose results are in the result memory.
+    empty : Out(1)
+        No frame is between the gate and the last unit.
+    """
+
+    def __init__(self, shape: ShapeLike, *, lag_lines: int, cover: int) -> None:
+        self._lag_lines, self._cover = lag_lines, cover
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+                "frames": In(16),
+                "done": In(1),
+                "collected": In(1),
+                "empty": Out(1, init=1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        beat = self.i.payload
+        passes, shut = Signal(), Signal()
+        m.d.comb += [
+            self.o.payload.eq(beat),
+            self.o.valid.eq(self.i.valid & ~(beat.first & shut)),
+            self.i.ready.eq(self.o.ready & ~(beat.first & shut)),
+            passes.eq(self.o.valid & self.o.ready),
+        ]
+
+        inside = Signal(16)  # frames
+        begins = passes & beat.first
+        with m.If(begins & ~self.done):
+            m.d.sync += [inside.eq(inside + 1), self.empty.eq(0)]
+        with m.Elif(self.done & ~begins):
+            m.d.sync += [inside.eq(inside - 1), self.empty.eq(inside == 1)]
+
+        number = Signal(16)  # of the next frame in its group
+        before_last = Signal(16)
+        m.d.sync += before_last.eq(self.frames - 1)
+        with m.If(passes & beat.last):
+            m.d.sync += number.eq(number + 1)
+            with m.If(number >= before_last):
+                m.d.sync += number.eq(0)
+
+        groups = Signal(2)  # begun, results not collected
+        opens = begins & (number == 0)
+        with m.If(opens & ~self.collected):
+            m.d.sync += groups.eq(groups + 1)
+        with m.Elif(self.collected & ~opens):
+            m.d.sync += groups.eq(groups - 1)
+
+        line = Signal(range(self._lag_lines + 1))
+        covered = Signal(range(self._cover + 1))
+        with m.If(passes):
+            with m.If(beat.first):
+                m.d.sync += [line.eq(beat.eol if self._lag_lines else 0), covered.eq(0)]
+            with m.Else():
+                with m.If(beat.eol & (line != self._lag_lines)):
+                    m.d.sync += line.eq(line + 1)
+                with m.If((line == self._lag_lines) & (covered != self._cover)):
+                    m.d.sync += covered.eq(covered + 1)
+        m.d.comb += shut.eq((number == 0) & (groups[1] | (groups[0] & (covered != self._cover))))
+        return m

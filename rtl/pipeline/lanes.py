@@ -1,0 +1,115 @@
+"""P copies of a kernel's datapath side by side, one a lane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
+from amaranth.lib import data
+
+from ..kernel import Datapath, Node
+from ..kernel.lower import DelayLine
+from ..stream.pixel import site_layout
+from .build import Build
+from .parameters import StageParameters
+
+__all__ = ["Lanes"]
+
+
+class Lanes(Elaboratable):
+    """Evaluates the same nodes for every lane of a beat; the beat's site travels along.
+
+    Latency: :attr:`latency` clocks from ``valid``, ``site``, ``taps`` to ``o_valid``, ``o_site``, ``outputs``.
+    One beat per clock, free-running.
+
+    Parameters
+    ----------
+    nodes : mapping of str to Node
+        What to compute.
+    build : Build
+    parameters : StageParameters or None
+        Whose entries and tables the nodes read.
+
+    Members
+    -------
+    valid, site : Signal
+        The beat that enters, and its site.
+    cfa : Signal(2)
+        CFA phase; static.
+    bypass : Signal
+        Static.
+    inputs : list of dict of str to Signal
+        Per lane, by label: taps and cotangents. Site and parameters are connected inside.
+    o_valid, o_site : Signal
+    outputs : list of dict of str to Signal
+        Per lane.
+    """
+
+    def __init__(self, nodes: Mapping[str, Node], *, build: Build, parameters: StageParameters | None = None) -> None:
+        self.build, self.parameters = build, parameters
+        words = parameters.words if parameters else {}
+        self.datapaths = [
+            Datapath(nodes, clock=build.clock, family=build.family, words=words) for _ in range(build.lanes)
+        ]
+        self.valid, self.o_valid = Signal(), Signal()
+        self.site = Signal(site_layout(build.lanes))
+        self.o_site = Signal(site_layout(build.lanes))
+        self.cfa = Signal(2)
+        self.bypass = Signal()
+        self.inputs = [datapath.inputs for datapath in self.datapaths]
+        self.outputs = [datapath.outputs for datapath in self.datapaths]
+
+    @property
+    def latency(self) -> int:
+        """Clocks from input to output: one register, and the datapath."""
+        return 1 + self.datapaths[0].latency
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        site = Signal.like(self.site)
+        valid = Signal()
+        m.d.sync += [site.eq(self.site), valid.eq(self.valid)]
+        delays = {"valid": (valid, self.o_valid), "site": (Value.cast(site), Value.cast(self.o_site))}
+        for name, (now, later) in delays.items():
+            line = DelayLine(now.shape(), self.latency - 1)
+            m.submodules[f"{name}_delay"] = line
+            m.d.comb += [line.i.eq(now), later.eq(line.o)]
+
+        for p, datapath in enumerate(self.datapaths):
+            m.submodules[f"lane_{p}"] = datapath
+            # The registered site: lane p of an even beat has the column's parity p, but for one lane.
+            x_odd = self.cfa[0] ^ (site.x[0] if self.build.lanes == 1 else p & 1)
+            known: dict[str, Value] = {
+                "site_x": site.x + p,
+                "site_y": site.y,
+                "site_colour": Cat(x_odd, self.cfa[1] ^ site.y[0]),
+                "bypass": self.bypass,
+            }
+            if self.parameters is not None:
+                known |= self.parameters.entry
+            for label, port in datapath.inputs.items():
+                if label in known:
+                    m.d.comb += port.eq(known[label])
+            if self.parameters is not None:
+                load = self.parameters.load
+                m.d.sync += [
+                    datapath.load.valid.eq(load.valid),
+                    datapath.load.address.eq(load.address),
+                    datapath.load.data.eq(load.data),
+                ]
+        return m
+
+    def feed(self, m: Module, lane: int, values: Mapping[str, Any]) -> None:
+        """Register the values, by label, into the inputs of a lane; labels that the nodes do not read are dropped."""
+        for label, value in values.items():
+            if label in self.inputs[lane]:
+                port = self.inputs[lane][label]
+                register = Signal.like(port, name=f"{label}_{lane}_in", reset_less=True)
+                m.d.sync += register.eq(value)
+                m.d.comb += port.eq(register)
+
+
+def flags_of(site: data.View) -> dict[str, Value]:
+    """The flags of a beat, from its site."""
+    return {"first": site.first, "eol": site.eol, "last": site.last}
