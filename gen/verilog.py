@@ -59,7 +59,7 @@ class Port:
 
 
 def _members(component: Component) -> Iterator[tuple[str, Value, bool]]:
-    """Flat name, value and whether it is an input, for every port of the signature that has bits, in its order."""
+    """Flat name, value and whether it is an input, for every port that has bits, in the signature's order."""
     for path, member, value in component.signature.flatten(component):
         if isinstance(value, ValueCastable):
             value = value.as_value()
@@ -82,7 +82,7 @@ def ports(component: Component) -> dict[str, Port]:
 
 
 def ports_json(component: Component, name: str = "core") -> str:
-    """The module's name and its ports as JSON: ``{"module": name, "ports": {port: {...}}}``, with a final newline."""
+    """``{"module": name, "ports": {port: {"direction", "width", "signed"}}}`` as JSON, with a final newline."""
     description = {"module": name, "ports": {port: asdict(p) for port, p in ports(component).items()}}
     return json.dumps(description, indent=2) + "\n"
 
@@ -98,7 +98,7 @@ def rtlil(component: Component, name: str = "core") -> str:
         If ``name`` is not a Verilog identifier.
     """
     if not _IDENTIFIER.match(name):
-        raise ValueError(f"module name {name!r} is not a Verilog identifier; use letters, digits and underscores")
+        raise ValueError(f"module name {name!r} is no Verilog identifier; use letters, digits and underscores")
     fragment = Fragment.get(component, None)
     if "sync" not in fragment.domains:
         fragment.add_domains(ClockDomain("sync"))
@@ -152,5 +152,5 @@ def verilog(component: Component | str, name: str = "core") -> str:
 
 
 def simulation_verilog(component: Component | str, name: str = "core") -> str:
-    """SystemVerilog for Icarus and Verilator of a component (or of the text that `rtlil` gave): see the module's head."""
+    """SystemVerilog for Icarus and Verilator of a component (or of the text that `rtlil` gave)."""
     return _write(component if isinstance(component, str) else rtlil(component, name), "-sv")

