@@ -113,8 +113,8 @@ def remainder_identity(
 
 
 def remainders_out_of_range(cut: Cut) -> int:
-    """The number of codes that are not the value rounded half up, then saturated: ``-half < remainder <= half``
-    (half an LSB) or, at ``hi`` the value lies above and at ``lo`` below."""
+    """The number of codes that are not the value rounded half up and saturated: ``-half < remainder <= half``
+    of an LSB or, at ``hi``, the value lies above and, at ``lo``, below."""
     e, half_lsb_twice = cut.remainder, 1 << (cut.remainder_f - cut.to.f)
     rounded = (2 * e <= half_lsb_twice) & (2 * e > -half_lsb_twice)
     saturated = ((cut.code == cut.to.hi) & (e < 0)) | ((cut.code == cut.to.lo) & (e > 0))
@@ -131,7 +131,7 @@ def stage_dot_product(
     *,
     ring: bool = False,
 ) -> int:
-    """T1 (or T2) of one stage: ``<J(v, dtheta), w> - <v, xbar> - <dtheta, thetabar>``; ``x [..., C, H, W]``."""
+    """T1, or T2 with ``ring``, of one stage at ``x [..., C, H, W]``."""
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
         if ring:

@@ -3,8 +3,8 @@
 Every stage is written once more, in real numbers, from its equation; the only derivative stated here is
 that of the cut. With ``rounding`` the forward is bit-true: all its values are dyadic and fit the 53 bits of a
 float64, so it equals the golden's codes exactly. Without, the function is piecewise smooth and passes
-``gradcheck`` away from its kinks. With ``cotangent_cuts`` autograd's cotangents are cut where the contract
-cuts them; on small frames all of them still fit 53 bits and the gradients *equal* those of the deployed build.
+``gradcheck`` away from its kinks. With ``cotangent_cuts`` cotangents are cut where the contract cuts them;
+the gradients *equal* the deployed build's on small frames, where they all fit 53 bits.
 
 The only module here that needs torch.
 """
