@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .pixel import Flow, Pixel, beat_layout, check_lanes, site_layout
+from pullback.rtl.stream.pixel import Flow, Pixel, beat_layout, check_lanes, site_layout
 
 __all__ = ["MIN_LINE", "Feeder", "tick_layout"]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import ShapeLike, unsigned
+from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import Out
+from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import Format
 
-__all__ = ["Flow", "Pixel", "beat_layout", "check_lanes", "site_layout"]
+__all__ = ["Flow", "Pixel", "Raster", "beat_layout", "check_lanes", "site_layout"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,56 @@ class Flow(wiring.Signature):
 
     def __init__(self, shape: ShapeLike) -> None:
         super().__init__({"valid": Out(1), "payload": Out(shape)})
+
+
+class Raster(wiring.Component):
+    """Counts beats in raster order, frame after frame: ``site`` is where the next step stands.
+
+    Combinational from its counters, which move at the end of a cycle with ``step``.
+
+    Parameters
+    ----------
+    lanes : int
+        Pixels per beat P.
+
+    Members
+    -------
+    step : In(1)
+        Go to the next beat.
+    width, height : In(16)
+        Size of the picture in pixels, at least 1. May change between frames, two cycles before the next step.
+    site : Out(site_layout(lanes))
+    """
+
+    def __init__(self, *, lanes: int = 1) -> None:
+        check_lanes(lanes)
+        self._lanes = lanes
+        super().__init__({"step": In(1), "width": In(16), "height": In(16), "site": Out(site_layout(lanes))})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        lane_bits = self._lanes.bit_length() - 1
+        # Static: registered so that no subtraction of the geometry sits in front of the counters.
+        last_pixel = Signal(16)
+        last_line = Signal(16)
+        m.d.sync += [last_pixel.eq(self.width - 1), last_line.eq(self.height - 1)]
+        last_lane = last_pixel[:lane_bits]
+
+        beat = Signal(16 - lane_bits)
+        y = Signal(16)
+        eol = Signal()
+        bottom = Signal()
+        m.d.comb += [eol.eq(beat == last_pixel[lane_bits:]), bottom.eq(y == last_line)]
+        with m.If(self.step):
+            m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
+            with m.If(eol):
+                m.d.sync += y.eq(Mux(bottom, 0, y + 1))
+        m.d.comb += [
+            self.site.x.eq(beat << lane_bits),
+            self.site.y.eq(y),
+            self.site.first.eq((beat == 0) & (y == 0)),
+            self.site.eol.eq(eol),
+            self.site.last.eq(eol & bottom),
+            self.site.lanes.eq(Cat(~eol | (p <= last_lane) for p in range(self._lanes))),
+        ]
+        return m

@@ -12,8 +12,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from .feeder import tick_layout
-from .pixel import Flow, Pixel, check_lanes, site_layout
+from pullback.rtl.stream.feeder import tick_layout
+from pullback.rtl.stream.pixel import Flow, Pixel, check_lanes, site_layout
 
 __all__ = ["BORDERS", "Edges", "Window", "border_index", "edges_layout", "selections"]
 
