@@ -1,0 +1,865 @@
+"""A core's Verilog as a fast Python callable.
+
+:meth:`Model.build` compiles the Verilog with Verilator, together with a generic clock loop in C++
+(``frame_loop.cpp``), into one shared library; :meth:`Model.run` then streams a batch of frames through it in
+one call, all streams at once, and brings back pictures, gradients, results and exact cycle counts. Libraries
+are cached by content, so only the first build of a core costs time.
+
+    model = Model.build({"core.sv": text})
+    model.load_parameters(words)              # width, height, ..., then the stages' parameters
+    out = model.run(raw, target=target)       # out.picture, out.gradient, out.results, out.cycles
+
+A core has the flat AXI ports ``clk``, ``rst``, ``s_axis_raw_*``, ``s_axil_*``, and any of ``m_axis_picture_*``,
+``s_axis_target_*``, ``s_axis_cotangent_*``, ``m_axis_gradient_*``. Which of them exist is found in the Verilog.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from pullback.sim import toolchain
+from pullback.sim.beats import CONTAINER_BITS, Beats, pack_frames, unpack_frames
+from pullback.sim.stalls import NONE, Stall
+
+__all__ = [
+    "INPUTS",
+    "OUTPUTS",
+    "BadGeometry",
+    "BeatRun",
+    "BuildFailed",
+    "BusError",
+    "CoreError",
+    "Cycles",
+    "Model",
+    "ProtocolViolation",
+    "Run",
+    "StreamError",
+    "Stuck",
+]
+
+INPUTS = ("raw", "target", "cotangent")
+OUTPUTS = ("picture", "gradient")
+ERROR_NAMES = (
+    "raw line too long", "raw line too short", "raw frame out of step",
+    "target line too long", "target line too short", "target frame out of step",
+    "cotangent line too long", "cotangent line too short", "cotangent frame out of step",
+    "bad geometry at commit", "results overrun",
+)  # fmt: skip
+
+_STATUS, _ERRORS, _CONTROL, _RESULTS = 0x00C, 0x010, 0x008, 0x028
+_MAX_SIZE, _BUILD, _RESULT_WORDS = 0x030, 0x034, 0x03C
+_PARAMETER_BASE = 0x1000
+_FRAME_WORDS = ("width", "height", "cfa", "depth", "frames")
+_BAD_GEOMETRY = 1 << 9
+
+Progress = Callable[[float, str], None]
+Ports = Mapping[str, Any]
+
+
+class CoreError(RuntimeError):
+    """A core did not do what was asked of it."""
+
+
+class Stuck(CoreError):
+    """No stream moved for ``patience`` cycles. The message says where each stands."""
+
+
+class ProtocolViolation(CoreError):
+    """An output dropped valid or changed its payload while it waited, or gave more beats than there are."""
+
+
+class StreamError(CoreError):
+    """The core flagged errors of its input streams, or an output's frames were malformed."""
+
+
+class BusError(CoreError):
+    """The register bus gave no answer, or SLVERR."""
+
+
+class BadGeometry(CoreError, ValueError):
+    """A commit was refused: the frame words do not suit the core."""
+
+
+class BuildFailed(RuntimeError):
+    """Verilator or the C++ compiler refused the sources; the message carries their words."""
+
+
+class _StreamJob(ctypes.Structure):  # struct StreamJob in frame_loop.cpp
+    _fields_ = [
+        ("data", ctypes.c_void_p), ("flags", ctypes.c_void_p), ("cycles", ctypes.c_void_p),
+        ("beats", ctypes.c_uint64), ("done", ctypes.c_uint64),
+        ("on", ctypes.c_double), ("off", ctypes.c_double), ("random", ctypes.c_int32), ("waiting", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+class _Job(ctypes.Structure):  # struct Job in frame_loop.cpp
+    _fields_ = [
+        ("inputs", _StreamJob * len(INPUTS)), ("outputs", _StreamJob * len(OUTPUTS)),
+        ("seed", ctypes.c_uint64), ("patience", ctypes.c_uint64), ("quiet", ctypes.c_uint64),
+        ("results", ctypes.c_void_p), ("result_cycles", ctypes.c_void_p),
+        ("groups", ctypes.c_uint64), ("words", ctypes.c_uint64), ("groups_done", ctypes.c_uint64),
+        ("raw_per_group", ctypes.c_uint64), ("raw_first", ctypes.c_uint64),
+        ("out_per_group", ctypes.c_uint64), ("out_first", ctypes.c_uint64),
+        ("watch", ctypes.c_int32), ("fault_stream", ctypes.c_int32), ("cycles", ctypes.c_uint64),
+    ]  # fmt: skip
+
+
+_DONE, _STUCK, _UNSTABLE, _OVERFLOW, _BUS_STUCK, _BUS_REFUSED, _PAUSED = range(7)
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """When frames passed, in clock cycles from the start of the run.
+
+    Attributes
+    ----------
+    first_in, last_in : [N] int64
+        First and last beat of each raw frame.
+    first_out, last_out : [N] int64
+        First and last beat of each frame of the gradient, or of the picture if the core has no gradient.
+    results : [groups] int64
+        When the last word of a group's results had been read.
+    """
+
+    first_in: np.ndarray
+    last_in: np.ndarray
+    first_out: np.ndarray
+    last_out: np.ndarray
+    results: np.ndarray
+
+    @property
+    def total(self) -> int:
+        """From the first input beat to the last output beat, both counted."""
+        return int(self.last_out[-1] - self.first_in[0]) + 1
+
+    @property
+    def per_frame(self) -> float:
+        """Mean distance of frames at the output: the steady state. Needs two frames."""
+        if len(self.last_out) < 2:
+            raise ValueError("one frame has no steady state: run at least two")
+        return float(self.last_out[-1] - self.last_out[0]) / (len(self.last_out) - 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What :meth:`Model.run` brings back.
+
+    Attributes
+    ----------
+    picture : [N,C,H,W] uint16 or None
+        Codes; of a signed channel, two's complement.
+    gradient : [N,C,H,W] int32 or None
+    results : [groups, words] int64
+        Result words of every group that ended within this run.
+    cycles : Cycles
+    seconds : float
+        Wall time of the simulation.
+    """
+
+    picture: np.ndarray | None
+    gradient: np.ndarray | None
+    results: np.ndarray
+    cycles: Cycles
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BeatRun:
+    """What :meth:`Model.run_beats` brings back.
+
+    Attributes
+    ----------
+    outputs : dict
+        Name of the output -> :class:`~pullback.sim.beats.Beats` that came.
+    taken : dict
+        Name of the input -> number of beats that the core took.
+    errors : int
+        The sticky ERRORS register after the run.
+    cycles : int
+    """
+
+    outputs: dict[str, Beats]
+    taken: dict[str, int]
+    errors: int
+    cycles: int
+
+
+@dataclass(frozen=True)
+class _Level:
+    """How much a build spends on speed."""
+
+    verilator: tuple[str, ...]
+    cxx: tuple[str, ...]
+
+
+# Chosen by measurement; see "optimise" in Model.build.
+_LEVELS = {
+    "quick": _Level(("-O3", "--output-split", "20000"), ("-O0",)),
+    "fast": _Level(("-O3", "--output-split", "20000"), ("-O2",)),
+}
+_VERILATOR_FLAGS = (
+    "--cc", "--prefix", "Vmodel", "--no-timing", "--x-assign", "fast", "--x-initial", "fast",
+    "-Wno-lint", "-Wno-style", "-Wno-UNOPTFLAT", "--quiet",
+)  # fmt: skip
+# Several models live in one process: nothing but the C interface may be visible, and no symbol shared.
+_CXX_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-DVL_TIME_CONTEXT")
+_LINUX_FLAGS = ("-fno-gnu-unique",) if sys.platform == "linux" else ()
+_FEATURES = ("COVERAGE", "SC", "TIMING", "TRACE", "TRACE_FST", "TRACE_VCD", "TRACE_SAIF")
+_PORT = re.compile(r"VL_(IN|OUT)(?:8|16|64|W)?\(&(\w+),(\d+),(\d+)(?:,\d+)?\);")
+_LOOP = Path(__file__).with_name("frame_loop.cpp")
+
+
+def _silent(fraction: float, message: str) -> None:
+    pass
+
+
+@contextmanager
+def _locked(path: Path, report: Callable[[], None]) -> Iterator[None]:
+    """One process at a time; the lock goes with the process that holds it, however that ends."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _run_all(
+    commands: Sequence[tuple[str, Sequence[str]]], cwd: Path, *, jobs: int, done: Callable[[str], None]
+) -> None:
+    """Runs named commands, ``jobs`` at a time. If one fails or Ctrl-C comes, none is left running."""
+    waiting = list(commands)
+    running: dict[str, tuple[subprocess.Popen[str], Any, Sequence[str]]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name, command = waiting.pop(0)
+                log = tempfile.TemporaryFile("w+")
+                process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=subprocess.STDOUT, text=True)
+                running[name] = (process, log, command)
+            time.sleep(0.005)
+            for name, (process, log, command) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[name]
+                log.seek(0)
+                text = log.read()
+                log.close()
+                if process.returncode:
+                    words = "\n".join(text.splitlines()[:40])
+                    raise BuildFailed(f"{Path(command[0]).name} failed on {name}:\n{words}")
+                done(name)
+    finally:
+        for process, log, _ in running.values():
+            process.kill()
+            process.wait()
+            log.close()
+
+
+def _read_ports(header: str) -> dict[str, tuple[str, int]]:
+    """Ports of the verilated class: name -> (direction, width)."""
+    found = {}
+    for kind, name, high, low in _PORT.findall(header):
+        found[name.replace("___05F", "__")] = ("in" if kind == "IN" else "out", int(high) - int(low) + 1)
+    return found
+
+
+def _check_ports(found: dict[str, tuple[str, int]], expected: Ports | None) -> None:
+    needed = ["clk", "rst", "s_axis_raw_tdata", "s_axil_awvalid", "s_axil_rdata"]
+    if missing := [name for name in needed if name not in found]:
+        raise BuildFailed(f"the top module has no port {', '.join(missing)}; it has {', '.join(sorted(found))}")
+    if not any(f"m_axis_{name}_tdata" in found for name in OUTPUTS):
+        raise BuildFailed("the top module has neither m_axis_picture_tdata nor m_axis_gradient_tdata")
+    if expected is None:
+        return
+    for name, description in expected.items():
+        direction, width, *_ = description
+        if width and found.get(name) != (direction, width):
+            raise BuildFailed(f"port {name} is described as {(direction, width)}; the Verilog has {found.get(name)}")
+
+
+def _ports_header(ports: dict[str, tuple[str, int]]) -> str:
+    lists = []
+    for macro, side, names in (("INPUT", "s", INPUTS), ("OUTPUT", "m", OUTPUTS)):
+        items = []
+        for index, name in enumerate(names):
+            if (port := ports.get(f"{side}_axis_{name}_tdata")) is not None:
+                if port[1] % 8 or port[1] > 1024:
+                    raise BuildFailed(f"tdata of {name} has {port[1]} bits; whole bytes up to 1024 bits are supported")
+                items.append(f"{macro}({index}, {name}, {port[1] // 8})")
+        lists.append(f"#define {macro}S {' '.join(items)}\n")
+    return "".join(lists)
+
+
+class _Builder:
+    """Makes one library, or finds it in the cache."""
+
+    def __init__(
+        self, sources: Mapping[str, str], top: str, ports: Ports | None, optimise: str, progress: Progress, jobs: int
+    ) -> None:
+        if optimise not in _LEVELS:
+            raise ValueError(f"optimise is {optimise!r}; it is one of {', '.join(_LEVELS)}")
+        if not sources:
+            raise ValueError("sources is empty: give at least one Verilog text")
+        for name in sources:
+            if Path(name).name != name or name.startswith((".", "-")):
+                raise ValueError(f"source name {name!r} is not a plain file name")
+        self.sources, self.top, self.ports, self.progress, self.jobs = sources, top, ports, progress, jobs
+        self.level = _LEVELS[optimise]
+        self.verilator, self.cxx = toolchain.verilator(), toolchain.compiler()
+        assert self.verilator.root is not None
+        self.cache = toolchain.cache_directory()
+        include = self.verilator.root / "include"
+        self.flags = [
+            *_CXX_FLAGS, *_LINUX_FLAGS, f"-I{include}", f"-I{include / 'vltstd'}", "-I.",
+            *(f"-DVM_{feature}=0" for feature in _FEATURES), "-DVERILATOR=1",
+        ]  # fmt: skip
+        tools = (self.verilator.version, str(self.verilator.path), self.cxx.version, sys.platform, _machine())
+        self.runtime_key = _digest("runtime", *tools, *self.flags)
+        self.key = _digest(
+            "model", self.runtime_key, top, *self.level.verilator, *_VERILATOR_FLAGS, *self.level.cxx,
+            _LOOP.read_text(), *(part for name in sorted(sources) for part in (name, sources[name])),
+        )  # fmt: skip
+
+    def library(self) -> Path:
+        folder = self.cache / self.key
+        library = folder / "model.so"
+        if library.exists():
+            self._check_cached(folder)
+            return library
+        waiting = "another process builds the same model: waiting for it"
+        with _locked(self.cache / f"{self.key}.lock", lambda: self.progress(0.0, waiting)):
+            if not library.exists():
+                self._sweep(self.key)
+                runtime = self._runtime()
+                self._make(folder, lambda work: self._build(work, runtime))
+        self._check_cached(folder)
+        self.progress(1.0, "model ready")
+        return library
+
+    def _check_cached(self, folder: Path) -> None:
+        found = {name: tuple(port) for name, port in json.loads((folder / "ports.json").read_text()).items()}
+        _check_ports(found, self.ports)
+
+    def _sweep(self, key: str) -> None:
+        """Removes what a killed build left. The lock is ours, so nobody works there."""
+        for left in self.cache.glob(f"building-{key}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _make(self, folder: Path, fill: Callable[[Path], None]) -> None:
+        """Fills a folder beside its place, then renames it: it is there whole or not at all."""
+        work = Path(tempfile.mkdtemp(prefix=f"building-{folder.name}-", dir=self.cache))
+        try:
+            fill(work)
+            os.rename(work, folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _runtime(self) -> Path:
+        """Verilator's run-time library as objects; the same for all models."""
+        folder = self.cache / self.runtime_key
+        with _locked(self.cache / f"{self.runtime_key}.lock", lambda: self.progress(0.0, "waiting for the runtime")):
+            if not folder.exists():
+                self._sweep(self.runtime_key)
+                self.progress(0.0, "compiling Verilator's runtime, once")
+                assert self.verilator.root is not None
+                include = self.verilator.root / "include"
+                names = ["verilated", "verilated_threads"]
+                commands = [
+                    (name, self._compile(include / f"{name}.cpp", f"{name}.o", ["-O2"])) for name in names
+                ]
+                self._make(folder, lambda work: _run_all(commands, work, jobs=self.jobs, done=lambda name: None))
+        return folder
+
+    def _compile(self, source: str | Path, target: str, flags: Sequence[str]) -> list[str]:
+        cache = toolchain.ccache()
+        launcher = [str(cache)] if cache else []
+        return [*launcher, str(self.cxx.path), *self.flags, *flags, "-c", str(source), "-o", target]
+
+    def _build(self, work: Path, runtime: Path) -> None:
+        for name, text in self.sources.items():
+            (work / name).write_text(text)
+        self.progress(0.02, "verilating")
+        verilate = [
+            str(self.verilator.path), *_VERILATOR_FLAGS, *self.level.verilator, "--top-module", self.top,
+            "--Mdir", ".", *self.sources,
+        ]  # fmt: skip
+        os.environ.setdefault("VERILATOR_ROOT", str(self.verilator.root))
+        _run_all([("the Verilog", verilate)], work, jobs=1, done=lambda name: None)
+        ports = _read_ports((work / "Vmodel.h").read_text())
+        _check_ports(ports, self.ports)
+        (work / "ports.h").write_text(_ports_header(ports))
+        (work / "ports.json").write_text(json.dumps(ports, indent=1))
+        (work / "frame_loop.cpp").write_text(_LOOP.read_text())
+        files = sorted(work.glob("*.cpp"), key=lambda path: -path.stat().st_size)
+        sizes = {path.stem: path.stat().st_size + 20000 for path in files}
+        total, finished = sum(sizes.values()), 0
+
+        def done(name: str) -> None:
+            nonlocal finished
+            finished += sizes[name]
+            self.progress(0.1 + 0.85 * finished / total, f"compiled {name}")
+
+        # Constructors and initial blocks run once: optimising them buys nothing.
+        commands = [
+            (path.stem, self._compile(path.name, f"{path.stem}.o", ("-O0",) if "Slow" in path.stem else self.level.cxx))
+            for path in files
+        ]
+        self.progress(0.1, "compiling")
+        _run_all(commands, work, jobs=self.jobs, done=done)
+        objects = [f"{path.stem}.o" for path in files] + [str(path) for path in sorted(runtime.glob("*.o"))]
+        linker = ["-Wl,-Bsymbolic", "-Wl,-z,defs"] if sys.platform == "linux" else []
+        link = [str(self.cxx.path), "-shared", *linker, "-o", "model.so", *objects, "-pthread"]
+        _run_all([("the library", link)], work, jobs=1, done=lambda name: None)
+        for path in work.iterdir():
+            if path.name not in ("model.so", "ports.json"):
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
+def _machine() -> str:
+    import platform
+
+    return platform.machine()
+
+
+def _digest(*parts: str) -> str:
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(f"{len(part)}:".encode() + part.encode())
+    return f"{parts[0]}-{hasher.hexdigest()[:24]}"
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(library))
+    void, u64, i32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int32
+    for name, result, arguments in (
+        ("new", void, []),
+        ("delete", None, [void]),
+        ("reset", None, [void]),
+        ("clock", None, [void, u64]),
+        ("job_size", u64, []),
+        ("read", i32, [void, ctypes.c_uint16, ctypes.POINTER(ctypes.c_uint32)]),
+        ("write", i32, [void, void, void, u64, ctypes.POINTER(u64)]),
+        ("run", i32, [void, ctypes.POINTER(_Job), i32]),
+    ):
+        function = getattr(lib, f"pullback_{name}")
+        function.restype, function.argtypes = result, arguments
+    if lib.pullback_job_size() != ctypes.sizeof(_Job):
+        raise CoreError(f"{library} was compiled from another frame_loop.cpp: delete it")
+    return lib
+
+
+@dataclass
+class _Stream:
+    """Buffers of one stream of a run; kept while the C++ loop points into them."""
+
+    data: np.ndarray
+    flags: np.ndarray
+    cycles: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cycles = np.zeros(len(self.data), np.uint32)
+
+
+class Model:
+    """One core, verilated. Starts in reset state; the first thing it needs is :meth:`load_parameters`.
+
+    Instances are independent of each other: as many as wanted per library, thread and process. One instance
+    belongs to one thread at a time. Calls into the simulation release the interpreter lock, and Ctrl-C ends
+    them within a fraction of a second. After a :class:`CoreError` out of a run or of the bus, :meth:`reset`.
+
+    Parameters
+    ----------
+    library : Path
+        What ``Model.build(...).library`` was, in this process or another on this machine.
+
+    Attributes
+    ----------
+    library : Path
+    ports : dict
+        Name -> (direction, width).
+    lanes : int
+        Pixels per beat, from the core's BUILD register.
+    inputs, outputs : tuple of str
+        Streams that this core has, out of ``INPUTS`` and ``OUTPUTS``.
+    result_words : int
+        64-bit words per group.
+    max_size : (int, int)
+        Largest width and height.
+    """
+
+    def __init__(self, library: Path) -> None:
+        self.library = Path(library)
+        described = json.loads(self.library.with_name("ports.json").read_text())
+        self.ports: Mapping[str, tuple[str, int]] = MappingProxyType({k: tuple(v) for k, v in described.items()})
+        self.inputs = tuple(name for name in INPUTS if f"s_axis_{name}_tdata" in self.ports)
+        self.outputs = tuple(name for name in OUTPUTS if f"m_axis_{name}_tdata" in self.ports)
+        self._lib = _load(self.library)
+        self._core = ctypes.c_void_p(self._lib.pullback_new())
+        self._finalizer = weakref.finalize(self, self._lib.pullback_delete, self._core)
+        self._words: dict[int, int] = {}
+        self._in_group = 0
+        self._broken: str | None = None
+        self.reset()
+        self.lanes = self.read(_BUILD) & 0xFF
+        self.result_words = self.read(_RESULT_WORDS)
+        size = self.read(_MAX_SIZE)
+        self.max_size = (size & 0xFFFF, size >> 16)
+        if not self.lanes or any(self._bytes(name) % self.lanes for name in self.inputs + self.outputs):
+            raise CoreError(f"BUILD reports {self.lanes} lanes, which does not divide the widths of the streams")
+
+    @classmethod
+    def build(
+        cls,
+        sources: Mapping[str, str],
+        *,
+        top: str = "core",
+        ports: Ports | None = None,
+        optimise: str = "fast",
+        progress: Progress | None = None,
+        jobs: int | None = None,
+    ) -> Model:
+        """Compiles a core, or finds it in the cache, and gives a fresh instance of it.
+
+        Parameters
+        ----------
+        sources : dict
+            File name -> Verilog or SystemVerilog text.
+        top : str
+            Name of the top module.
+        ports : dict, optional
+            Name -> (direction, width, ...), as ``pullback.gen.verilog.ports`` gives it: checked against the Verilog.
+        optimise : str
+            ``"quick"`` compiles in a fraction of the time, for tests that run few frames; ``"fast"`` simulates
+            several times faster, for everything that iterates.
+        progress : callable, optional
+            Gets (fraction, message).
+        jobs : int, optional
+            Compilers at a time; default: one per processor.
+
+        Raises
+        ------
+        ToolMissing
+            If Verilator or the C++ compiler is not there.
+        BuildFailed
+            If one of them refuses the sources, or the ports are not those of a core.
+        """
+        builder = _Builder(sources, top, ports, optimise, progress or _silent, jobs or os.cpu_count() or 1)
+        return cls(builder.library())
+
+    # ---- registers
+
+    def reset(self) -> None:
+        """Resets the core and waits until it is ready for the bus. Parameters are lost, counters zero."""
+        self._lib.pullback_reset(self._core)
+        self._words.clear()
+        self._in_group = 0
+        self._broken = None
+        self._wait_committed()
+
+    def read(self, address: int) -> int:
+        """Reads a register."""
+        self._check_usable()
+        value = ctypes.c_uint32(0)
+        self._check_bus(self._lib.pullback_read(self._core, address, ctypes.byref(value)), "read of", address)
+        return value.value
+
+    def write(self, address: int, value: int) -> None:
+        """Writes a register. A negative value goes as two's complement."""
+        self._write([address], [value])
+        if address >= _PARAMETER_BASE:  # behind the back of load_parameters
+            self._words.pop((address - _PARAMETER_BASE) // 4, None)
+
+    def _write(self, addresses: Sequence[int], values: Sequence[int]) -> None:
+        self._check_usable()
+        at = np.array(addresses, np.uint16)
+        data = np.array([value & 0xFFFFFFFF for value in values], np.uint32)
+        done = ctypes.c_uint64(0)
+        status = self._lib.pullback_write(self._core, at.ctypes.data, data.ctypes.data, len(at), ctypes.byref(done))
+        self._check_bus(status, "write to", int(at[min(done.value, len(at) - 1)]))
+
+    def _check_bus(self, status: int, what: str, address: int) -> None:
+        if status == _BUS_STUCK:
+            self._broken = f"the register bus gave no answer to a {what} {address:#06x}"
+            raise BusError(self._broken)
+        if status == _BUS_REFUSED:
+            raise BusError(f"the core answered a {what} {address:#06x} with an error: there is no such register")
+
+    def _check_usable(self) -> None:
+        if self._broken is not None:
+            raise CoreError(f"the model stopped earlier ({self._broken}): call reset() first")
+
+    @property
+    def errors(self) -> int:
+        """The sticky ERRORS register."""
+        return self.read(_ERRORS)
+
+    def clear_errors(self) -> None:
+        """Clears the sticky errors."""
+        self.write(_ERRORS, 0xFFFFFFFF)
+
+    def load_parameters(self, words: Sequence[int] | np.ndarray) -> None:
+        """Writes the parameter memory from word 0 on, as far as it changed, and commits.
+
+        Raises
+        ------
+        BadGeometry
+            If the core refuses the frame words; what was active stays so.
+        """
+        wanted = [int(word) for word in words]
+        changed = [k for k, word in enumerate(wanted) if self._words.get(k) != word]
+        self._write([_PARAMETER_BASE + 4 * k for k in changed], [wanted[k] for k in changed])
+        self._words.update((k, wanted[k]) for k in changed)
+        self.write(_CONTROL, 1)
+        self._wait_committed()
+        if self.errors & _BAD_GEOMETRY:
+            self.write(_ERRORS, _BAD_GEOMETRY)
+            given = ", ".join(f"{name} {wanted[k]}" for k, name in enumerate(_FRAME_WORDS) if k < len(wanted))
+            raise BadGeometry(
+                f"the core refuses {given}: width is 1 to {self.max_size[0]}, height 1 to {self.max_size[1]}, "
+                "cfa 0 to 3, depth 8 to 16, frames at least 1"
+            )
+        self._geometry = (wanted[0], wanted[1])
+        self._frames = wanted[4]
+
+    def _wait_committed(self) -> None:
+        for _ in range(10000):
+            if not self.read(_STATUS) & 1:
+                return
+            self._lib.pullback_clock(self._core, 16)
+        self._broken = "a commit stays pending: a frame was begun and not finished"
+        raise Stuck(self._broken)
+
+    # ---- streams
+
+    def _bytes(self, name: str) -> int:
+        side = "s" if name in INPUTS else "m"
+        return self.ports[f"{side}_axis_{name}_tdata"][1] // 8
+
+    def channels(self, name: str) -> int:
+        """Channels of a stream."""
+        return self._bytes(name) * 8 // CONTAINER_BITS[name] // self.lanes
+
+    def run(
+        self,
+        raw: np.ndarray,
+        *,
+        target: np.ndarray | None = None,
+        cotangent: np.ndarray | None = None,
+        stalls: Mapping[str, Stall] | Stall = NONE,
+        seed: int = 0,
+        patience: int = 100_000,
+    ) -> Run:
+        """Streams frames through the core, back to back.
+
+        All streams run at once, results are fetched and acknowledged while the next group runs. Lanes beyond
+        the width carry garbage. Frames that do not complete a group (``frames`` of the parameters) count on in
+        the next run.
+
+        Parameters
+        ----------
+        raw : [N,C,H,W] uint16
+        target : [N,C,H,W] uint16, optional
+        cotangent : [N,C,H,W] int32, optional
+            24-bit codes.
+        stalls : Stall or dict
+            For all streams, or name of the stream -> pattern.
+        seed : int
+            Of the stalls and of the garbage.
+        patience : int
+            Cycles without a transfer after which the watchdog ends the run.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other, the core, or the committed size.
+        Stuck, ProtocolViolation, StreamError
+            If the core misbehaves.
+        """
+        self._check_usable()
+        if 0 not in self._words:
+            raise CoreError("the core has no geometry yet: call load_parameters() first")
+        given = {"raw": raw, "target": target, "cotangent": cotangent}
+        arrays = {name: np.asarray(array) for name, array in given.items() if array is not None}
+        count = self._check_arrays(arrays)
+        width, height = self._geometry
+        rng = np.random.default_rng(seed)
+        inputs = {n: pack_frames(a, lanes=self.lanes, bits=CONTAINER_BITS[n], rng=rng) for n, a in arrays.items()}
+        beats = height * -(-width // self.lanes)
+
+        job = _Job()
+        frames = self._frames
+        first = max(frames - self._in_group, 1)
+        groups = 1 + (count - first) // frames if count >= first and self.result_words else 0
+        results = np.zeros((groups, self.result_words), np.int64)
+        result_cycles = np.zeros(groups, np.uint32)
+        job.results, job.result_cycles = results.ctypes.data, result_cycles.ctypes.data
+        job.groups, job.words = groups, self.result_words
+        job.raw_first = job.out_first = first * beats
+        job.raw_per_group = job.out_per_group = frames * beats
+        started = time.perf_counter()
+        buffers = self._execute(job, inputs, dict.fromkeys(self.outputs, count * beats), stalls, seed, patience)
+        seconds = time.perf_counter() - started
+        self._in_group = self._in_group + count if count < first else (count - first) % frames
+
+        if errors := self.errors:
+            self.clear_errors()
+            names = [name for bit, name in enumerate(ERROR_NAMES) if errors >> bit & 1]
+            raise StreamError(f"the core flags {', '.join(names) or hex(errors)}")
+        frames_out = {}
+        for name in self.outputs:
+            received = Beats(buffers[name].data, buffers[name].flags & 1, buffers[name].flags >> 1)
+            try:
+                frames_out[name] = unpack_frames(
+                    received, width=width, height=height, lanes=self.lanes, bits=CONTAINER_BITS[name],
+                    signed=name == "gradient",
+                )  # fmt: skip
+            except ValueError as error:
+                raise StreamError(f"{name}: {error}") from error
+        times = {n: buffers[n].cycles.astype(np.int64).reshape(count, beats) for n in ("raw", self.outputs[-1])}
+        into, out = times["raw"], times[self.outputs[-1]]
+        cycles = Cycles(into[:, 0], into[:, -1], out[:, 0], out[:, -1], result_cycles.astype(np.int64))
+        return Run(frames_out.get("picture"), frames_out.get("gradient"), results, cycles, seconds)
+
+    def run_beats(
+        self,
+        inputs: Mapping[str, Beats],
+        *,
+        stalls: Mapping[str, Stall] | Stall = NONE,
+        seed: int = 0,
+        quiet: int = 5000,
+        room: int | None = None,
+    ) -> BeatRun:
+        """Streams beats as they are, well-formed or not, until nothing moves for ``quiet`` cycles.
+
+        No results are fetched or acknowledged.
+
+        Parameters
+        ----------
+        inputs : dict
+            Name of the stream -> beats; :func:`~pullback.sim.beats.pack_frames` makes good ones to be spoilt.
+        room : int, optional
+            Most beats of an output; default: four times those of the longest input, and 4096.
+
+        Raises
+        ------
+        ProtocolViolation
+            If an output breaks the handshake or exceeds ``room``.
+        """
+        self._check_usable()
+        if quiet < 1:
+            raise ValueError(f"quiet is {quiet}: it must be at least one cycle")
+        for name, beats in inputs.items():
+            if name not in self.inputs:
+                raise ValueError(f"this core has no input {name!r}; it has {', '.join(self.inputs)}")
+            if beats.data.shape[1] != self._bytes(name):
+                raise ValueError(f"{name} takes {self._bytes(name)} bytes per beat, not {beats.data.shape[1]}")
+        if room is None:
+            room = 4 * max(map(len, inputs.values()), default=0) + 4096
+        job = _Job(quiet=quiet)
+        buffers = self._execute(job, inputs, dict.fromkeys(self.outputs, room), stalls, seed, quiet)
+        outputs = {}
+        for name in self.outputs:
+            done, stream = job.outputs[OUTPUTS.index(name)].done, buffers[name]
+            outputs[name] = Beats(stream.data[:done], stream.flags[:done] & 1, stream.flags[:done] >> 1)
+        taken = {name: job.inputs[INPUTS.index(name)].done for name in inputs}
+        return BeatRun(outputs, taken, self.errors, job.cycles)
+
+    def _check_arrays(self, arrays: dict[str, np.ndarray]) -> int:
+        width, height = self._geometry
+        count = len(arrays["raw"]) if arrays["raw"].ndim else 0
+        for name, array in arrays.items():
+            if name not in self.inputs:
+                raise ValueError(f"this core has no input {name!r}; it has {', '.join(self.inputs)}")
+            shape = (count, self.channels(name), height, width)
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}; raw and the committed size ask for {shape}")
+        if not count:
+            raise ValueError("raw has no frame: give at least one")
+        return count
+
+    def _execute(
+        self,
+        job: _Job,
+        inputs: Mapping[str, Beats],
+        outputs: Mapping[str, int],
+        stalls: Mapping[str, Stall] | Stall,
+        seed: int,
+        patience: int,
+    ) -> dict[str, _Stream]:
+        if isinstance(stalls, Stall):
+            stalls = dict.fromkeys((*self.inputs, *self.outputs), stalls)
+        if unknown := [name for name in stalls if name not in self.inputs + self.outputs]:
+            raise ValueError(f"stalls names {unknown[0]!r}; this core has {', '.join(self.inputs + self.outputs)}")
+        buffers: dict[str, _Stream] = {}
+        for name, beats in inputs.items():
+            flags = np.asarray(beats.user, np.uint8) | np.asarray(beats.last, np.uint8) << 1
+            buffers[name] = _Stream(np.ascontiguousarray(beats.data, np.uint8), np.ascontiguousarray(flags))
+        for name, room in outputs.items():
+            buffers[name] = _Stream(np.zeros((room, self._bytes(name)), np.uint8), np.zeros(room, np.uint8))
+        for name, buffer in buffers.items():
+            stream = job.inputs[INPUTS.index(name)] if name in INPUTS else job.outputs[OUTPUTS.index(name)]
+            stream.data, stream.flags = buffer.data.ctypes.data, buffer.flags.ctypes.data
+            stream.cycles, stream.beats = buffer.cycles.ctypes.data, len(buffer.data)
+            pattern = stalls.get(name, NONE)
+            stream.on, stream.off, stream.random = pattern.on, pattern.off, pattern.random
+        job.seed, job.patience, job.watch = seed, patience, OUTPUTS.index(self.outputs[-1])
+
+        status, fresh = _PAUSED, 1
+        self._broken = "a run was interrupted"
+        while status == _PAUSED:
+            status = self._lib.pullback_run(self._core, ctypes.byref(job), fresh)
+            fresh = 0
+        self._broken = None
+        if status != _DONE:
+            self._raise(status, job)
+        return buffers
+
+    def _raise(self, status: int, job: _Job) -> None:
+        name = OUTPUTS[job.fault_stream]
+        if status == _UNSTABLE:
+            self._broken = f"{name} dropped valid or changed its payload while it waited for ready"
+            raise ProtocolViolation(self._broken)
+        if status == _OVERFLOW:
+            self._broken = f"{name} gave more than {job.outputs[job.fault_stream].beats} beats"
+            raise ProtocolViolation(self._broken)
+        if status == _BUS_REFUSED:
+            self._broken = "the core answered an error while its results were fetched"
+            raise BusError(self._broken)
+        lines = []
+        for names, streams, verbs in ((self.inputs, job.inputs, "taken"), (self.outputs, job.outputs, "given")):
+            for name in names:
+                s = streams[(INPUTS if verbs == "taken" else OUTPUTS).index(name)]
+                if s.data is None:
+                    lines.append(f"{name}: nothing offered")
+                    continue
+                valid, ready = s.waiting & 1, s.waiting >> 1 & 1
+                mark = " <- stuck" if s.done < s.beats else ""
+                lines.append(f"{name}: {s.done} of {s.beats} beats {verbs}, valid {valid}, ready {ready}{mark}")
+        if job.groups:
+            mark = " <- stuck" if job.groups_done < job.groups else ""
+            lines.append(f"results: {job.groups_done} of {job.groups} groups ready{mark}")
+        self._broken = f"nothing moved for {job.patience} cycles; " + "; ".join(lines)
+        raise Stuck(self._broken)
