@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
 from pullback.rtl.bus.axi4lite import AXI4Lite, axi4lite_members
 from pullback.rtl.bus.registers import (
     CONTROL_REGISTERS,
@@ -56,8 +57,8 @@ class Control(wiring.Component):
     groups finish sees that from RESULTS, read before and after, or from ERRORS bit 10.
 
     **Errors.** Writing a read-only register or a result word, and any access to an unmapped address, is
-    answered SLVERR and does nothing. CONTROL and ACK read as 0. A sticky error that arrives in the clock of
-    its clearing stays.
+    answered SLVERR, reads as 0 and does nothing. CONTROL and ACK read as 0. A sticky error that arrives in
+    the clock of its clearing stays.
 
     Latency: a read takes 8 to 10 clocks from AR to R without stalls.
 
@@ -271,7 +272,7 @@ class Control(wiring.Component):
                 with m.Elif(in_results & ~request.write):
                     m.next = "READ"
                 with m.Else():
-                    m.d.sync += [done.eq(1), error.eq(1)]
+                    m.d.sync += [done.eq(1), error.eq(1), rdata.eq(0)]
                     m.next = "DONE"
             with m.State("READ"):
                 m.next = "TAKE"

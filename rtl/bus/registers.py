@@ -395,11 +395,12 @@ class RegisterMap:
 
         self._parameters = {word.name: word for word in self.words}
         self._results = {word.name: word for word in self.result_runs}
-        for runs, index in ((self.words, self._parameters), (self.result_runs, self._results)):
-            if len(runs) != len(index):
-                names = [word.name for word in runs]
-                double = next(n for n in names if names.count(n) > 1)
-                raise ValueError(f"word {double!r} is declared twice; give each its own name")
+        for runs in (self.words, self.result_runs):
+            # Documents write underscores for dots, so that a.b_c and a_b.c would be one name there.
+            names = [word.name.replace(".", "_") for word in runs]
+            for word, flat in zip(runs, names, strict=True):
+                if names.count(flat) > 1:
+                    raise ValueError(f"word {word.name!r} is declared twice, or differs by a dot; rename it")
 
     def _frame_words(self) -> list[Word]:
         stages = len(self.stages)
