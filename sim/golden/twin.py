@@ -139,9 +139,8 @@ class _Sites:
         tile = ("RGGB", "GRBG", "GBRG", "BGGR")[cfa]
         rows = tile[:2], tile[2:]
         names = [[self._name(rows[y % 2], x % 2) for x in range(width)] for y in range(height)]
-        self._masks = {
-            name: torch.tensor([[n == name for n in row] for row in names]) for name in ("R", "Gr", "Gb", "B")
-        }
+        self.order = torch.tensor([[("R", "Gr", "Gb", "B").index(name) for name in row] for row in names])
+        """Place of each site's colour in R, Gr, Gb, B, ``[H, W]``."""
 
     @staticmethod
     def _name(row: str, x: int) -> str:
@@ -152,13 +151,9 @@ class _Sites:
     def pick(self, r: Tensor, gr: Tensor, gb: Tensor, b: Tensor) -> Tensor:
         """The operand of each site's colour."""
         out = torch.zeros_like(r)
-        for name, operand in (("R", r), ("Gr", gr), ("Gb", gb), ("B", b)):
-            out = torch.where(self._masks[name], operand, out)
+        for place, operand in enumerate((r, gr, gb, b)):
+            out = torch.where(self.order == place, operand, out)
         return out
-
-    def per_site(self, entries: Tensor) -> Tensor:
-        """Four entries R, Gr, Gb, B -> ``[H, W]``."""
-        return self.pick(*(entries[k].expand(self._size) for k in range(4)))
 
     def taps(self, x: Tensor) -> Callable[[int, int], Tensor]:
         """``taps(x)(dy, dx)``: the neighbour of every site, border included."""
@@ -189,11 +184,11 @@ _Theta = Mapping[str, Tensor]
 
 
 def _black_level(x: Tensor, theta: _Theta, sites: _Sites) -> Tensor:
-    return x - sites.per_site(theta["black"])
+    return x - theta["black"][sites.order]
 
 
 def _white_balance(x: Tensor, theta: _Theta, sites: _Sites) -> Tensor:
-    return x * sites.per_site(theta["gain"])
+    return x * theta["gain"][sites.order]
 
 
 def _means(taps: Callable[[int, int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -241,12 +236,13 @@ def _hamilton_adams_chroma(x: Tensor, theta: _Theta, sites: _Sites) -> Tensor:
 def _filter_bank(x: Tensor, theta: _Theta, sites: _Sites) -> Tensor:
     c = x[..., 0, :, :]
     t = sites.taps(c)
-    bank = theta["coefficient"].reshape(4, 2, 3, 3)
+    bank = theta["coefficient"].reshape(4, 2, 3, 3)[sites.order]
     missing = [torch.zeros_like(c), torch.zeros_like(c)]
     for dy in range(-2, 3):
         for dx in range(-2, 3):
+            tap = t(dy, dx)
             for m in range(2):
-                missing[m] = missing[m] + sites.per_site(bank[:, m, abs(dy), abs(dx)]) * t(dy, dx)
+                missing[m] = missing[m] + bank[:, :, m, abs(dy), abs(dx)] * tap
     first, second = missing
     return torch.stack(
         [
