@@ -1,1 +1,1 @@
-"""What leaves the generator: Verilog, register maps, reports, synthesis figures; presets and their validation."""
+"""What leaves the generator: Verilog, register maps, area and clock; presets and their validation."""

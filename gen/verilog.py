@@ -82,7 +82,7 @@ def ports(component: Component) -> dict[str, Port]:
 
 
 def ports_json(component: Component, name: str = "core") -> str:
-    """``{"module": name, "ports": {port: {"direction", "width", "signed"}}}`` as JSON, with a final newline."""
+    """``{"module": name, "ports": {port: {"direction", "width", "signed"}}}`` as JSON."""
     description = {"module": name, "ports": {port: asdict(p) for port, p in ports(component).items()}}
     return json.dumps(description, indent=2) + "\n"
 
@@ -98,7 +98,7 @@ def rtlil(component: Component, name: str = "core") -> str:
         If ``name`` is not a Verilog identifier.
     """
     if not _IDENTIFIER.match(name):
-        raise ValueError(f"module name {name!r} is no Verilog identifier; use letters, digits and underscores")
+        raise ValueError(f"module name {name!r} is no Verilog identifier; use letters, digits, underscores")
     fragment = Fragment.get(component, None)
     if "sync" not in fragment.domains:
         fragment.add_domains(ClockDomain("sync"))

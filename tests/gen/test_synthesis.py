@@ -59,10 +59,28 @@ def test_the_clock_is_the_median():
     assert (replace(done, routes=routes[:2]).fmax, replace(done, routes=routes[:2]).path) == (100.0, "path 0")
 
 
+def test_what_is_done_is_not_done_again(tmp_path):
+    made = netlist(Adder(), directory=tmp_path)
+    (tmp_path / "route-85k-CABGA756-6-150-7.json").write_text(
+        json.dumps(
+            {
+                "fmax": {"clk": {"achieved": 123.4, "constraint": 150.0}},
+                "critical_paths": [],
+                "utilization": {"TRELLIS_COMB": {"used": 20, "available": 1}},
+            }
+        )
+    )
+    assert route(made, 7).fmax == 123.4
+    assert netlist(Adder(), directory=tmp_path) == made
+    assert route(made, 7).fmax == 123.4
+    netlist(Multiplier(signed(18), signed(18)), directory=tmp_path)
+    assert not list(tmp_path.glob("route-*"))
+
+
 def test_a_failing_tool_is_named_with_its_log(tmp_path):
     made = netlist(Adder(), directory=tmp_path)
     made.json.write_text("{}")
-    with pytest.raises(SynthesisError, match=r"nextpnr failed .*route-3\.log ends"):
+    with pytest.raises(SynthesisError, match=r"nextpnr failed .*route-.*-3\.log ends"):
         route(made, 3)
 
 

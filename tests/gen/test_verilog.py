@@ -96,7 +96,7 @@ def test_ports_are_those_of_the_text(write, component):
 def test_ports_as_json():
     text = ports_json(Accumulator(), "unit")
     assert text.endswith("}\n")
-    expected = {n: {"direction": p.direction, "width": p.width, "signed": p.signed} for n, p in EXPECTED.items()}
+    expected = {name: vars(port) for name, port in EXPECTED.items()}
     assert json.loads(text) == {"module": "unit", "ports": expected}
 
 

@@ -1,0 +1,203 @@
+"""Area and clock of every stage and every core on an ECP5, 1920 wide, over five seeds.
+
+    python bench/synthesis.py                       everything: hours
+    python bench/synthesis.py 'forward.*' --seeds 1 some of it
+
+Writes ``out/bench/synthesis.json`` after every result and takes up what is there, so that it can be stopped and
+called again, or called for a few targets more. What it measures, and how, is told in ``pullback.gen.synthesis``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from pullback.gen.synthesis import (
+    Device,
+    Netlist,
+    Route,
+    Synthesis,
+    SynthesisError,
+    netlist,
+    route,
+    tool_versions,
+)
+from pullback.rtl.bus.control import LOAD
+from pullback.rtl.isp.pipeline import CURVES, DEMOSAICS, isp
+from pullback.rtl.numeric import Format
+from pullback.rtl.pipeline import Build, Stage
+from pullback.rtl.pipeline.adjoint import AdjointUnit
+from pullback.rtl.pipeline.core import ForwardCore, VJPCore
+from pullback.rtl.pipeline.forward import ForwardUnit
+from pullback.rtl.pipeline.loss import LossUnit
+from pullback.rtl.pipeline.parameters import StageParameters
+from pullback.rtl.pipeline.pipeline import OUTPUT_COTANGENT
+
+
+class Unit(wiring.Component):
+    """A unit of a stage with the registers of its parameters: what a stage costs."""
+
+    def __init__(self, unit: wiring.Component, parameters: StageParameters) -> None:
+        self._unit, self._parameters = unit, parameters
+        super().__init__({"unit": Out(unit.signature), "load": In(LOAD)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.unit, m.submodules.parameters = self._unit, self._parameters
+        wiring.connect(m, self._unit, wiring.flipped(self.unit))
+        wiring.connect(m, wiring.flipped(self.load), self._parameters.load)
+        return m
+
+
+def forward(stage: Stage, build: Build) -> wiring.Component:
+    """The forward unit of a stage alone."""
+    parameters = StageParameters(stage, 16)
+    return Unit(ForwardUnit(stage, build, parameters), parameters)
+
+
+def adjoint(stage: Stage, cotangent: Format, build: Build) -> wiring.Component:
+    """The adjoint unit of a stage alone, without its tape."""
+    parameters = StageParameters(stage, 16)
+    return Unit(AdjointUnit(stage, cotangent, build, parameters), parameters)
+
+
+def stages() -> dict[str, tuple[Stage, Format]]:
+    """Every stage of every ISP, with the format of its output's cotangent."""
+    found: dict[str, tuple[Stage, Format]] = {}
+    for curve in CURVES:
+        for demosaic in DEMOSAICS:
+            pipeline = isp(demosaic, curve=curve)
+            for k, stage in enumerate(pipeline):
+                last = k == len(pipeline) - 1
+                name = stage.name + (f".{curve}" if last and curve != "shared" else "")
+                found.setdefault(name, (stage, pipeline.output_cotangent(k)))
+    return found
+
+
+def targets(build: Build) -> dict[str, Callable[[], wiring.Component]]:
+    """Everything that can be measured: name -> what makes the component."""
+    made: dict[str, Callable[[], wiring.Component]] = {}
+    for name, (stage, _) in stages().items():
+        made[f"forward.{name}"] = partial(forward, stage, build)
+    for name, (stage, cotangent) in stages().items():
+        made[f"adjoint.{name}"] = partial(adjoint, stage, cotangent, build)
+    made["loss"] = lambda: LossUnit(isp().o, OUTPUT_COTANGENT, build)
+    for demosaic in DEMOSAICS:
+        made[f"forward_core.{demosaic}"] = partial(ForwardCore, isp(demosaic), build)
+    for demosaic in DEMOSAICS:
+        made[f"vjp_core.{demosaic}"] = partial(VJPCore, isp(demosaic), build)
+    return made
+
+
+class Table:
+    """The results so far, on disk after each one."""
+
+    def __init__(self, path: Path, setting: dict[str, Any]) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._content: dict[str, Any] = {**setting, "results": {}}
+        if path.exists():
+            before = json.loads(path.read_text())
+            if {k: before.get(k) for k in setting} == setting:
+                self._content = before
+            else:
+                print(f"{path} holds results of another setting or other tools; starting anew", file=sys.stderr)
+
+    def put(self, name: str, entry: dict[str, Any]) -> None:
+        """Keeps a result, or what went wrong."""
+        with self._lock:
+            self._content["results"][name] = entry
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self._path.with_suffix(".part")
+            fresh.write_text(json.dumps(self._content, indent=2) + "\n")
+            fresh.replace(self._path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("patterns", nargs="*", default=["*"], help="targets, with * and ?")
+    parser.add_argument("--list", action="store_true", help="print the names of the targets and stop")
+    parser.add_argument("--seeds", type=int, default=5, help="placement seeds 1..N (5)")
+    parser.add_argument("--workers", type=int, default=2, help="tools at a time (2)")
+    parser.add_argument("--width", type=int, default=1920, help="widest line (1920)")
+    parser.add_argument("--lanes", type=int, default=1, help="pixels per clock (1)")
+    parser.add_argument("--frequency", type=float, default=150.0, help="MHz that placement aims at (150)")
+    parser.add_argument("--clock", type=float, default=175.0, help="MHz that registers are inserted for (175)")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+    options = parser.parse_args()
+
+    build = Build(lanes=options.lanes, max_width=options.width, clock=options.clock * 1e6, family="ecp5")
+    known = targets(build)
+    chosen = [name for name in known if any(fnmatch(name, pattern) for pattern in options.patterns)]
+    if options.list:
+        print("\n".join(chosen))
+        return 0
+    if not chosen:
+        print(f"no target matches {' '.join(options.patterns)}; --list shows them", file=sys.stderr)
+        return 2
+    device = Device()
+    setting = {
+        "device": str(device),
+        "tools": tool_versions(),
+        "build": asdict(build),
+        "frequency": options.frequency,
+    }
+    plain = options.lanes == 1 and options.width == 1920
+    variant = "" if plain else f"-{options.width}x{options.lanes}"
+    table = Table(options.out / f"synthesis{variant}.json", setting)
+    work = options.out / f"synthesis{variant}"
+
+    def one(name: str, pool: ThreadPoolExecutor) -> None:
+        began = time.monotonic()
+        try:
+            component = known[name]()
+            made: Netlist = netlist(component, directory=work / name)
+            entry: dict[str, Any] = {"area": asdict(made.area)}
+            if isinstance(component, ForwardCore | VJPCore):
+                entry["memory_bits"] = component.memory()
+            table.put(name, entry)
+            print(f"{name}: synthesised in {time.monotonic() - began:.0f} s: {made.area}", flush=True)
+        except SynthesisError as error:
+            table.put(name, {"error": str(error)})
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            return
+        routes: list[Route] = []
+
+        def place(seed: int) -> None:
+            try:
+                result = route(made, seed, frequency=options.frequency, device=device)
+            except SynthesisError as error:
+                table.put(name, {**entry, "error": str(error)})
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+                return
+            routes.append(result)
+            in_order = tuple(sorted(routes, key=lambda r: r.seed))
+            done = Synthesis(name=name, device=str(device), area=made.packed(result), routes=in_order)
+            table.put(name, entry | done.as_json())
+            print(f"{name}: seed {seed}: {result.fmax:.1f} MHz, {result.path}", flush=True)
+
+        jobs.extend(pool.submit(place, seed) for seed in range(1, options.seeds + 1))
+
+    jobs: list[Any] = []
+    with ThreadPoolExecutor(options.workers) as pool:
+        jobs += [pool.submit(one, name, pool) for name in chosen]
+        for job in jobs:  # grows while it is walked: every netlist adds its seeds
+            job.result()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
