@@ -339,6 +339,8 @@ class Golden:
         scale: int = 1 << SCALE.f,
     ) -> list[int]:
         """The parameter memory: frame words, then every stage's codes in pipeline order (signed ints)."""
+        if kind not in KINDS:
+            raise ValueError(f"loss kind {kind!r} is unknown; give one of {', '.join(KINDS)}")
         theta, skipped = self._theta(theta), self._frame(cfa, bypass).bypass
         mask = sum(1 << k for k, name in enumerate(self.names) if name in skipped)
         head = [width, height, cfa, depth, frames, mask, KINDS.index(kind), delta, scale]

@@ -104,7 +104,7 @@ def brute_force(golden, raw, theta, *, cfa=0, depth=16, bypass=()):
     """``raw [H, W]`` -> codes ``[3, H, W]`` and the number of clipped codes of each stage."""
     height, width = raw.shape
     x = [[[Fraction(int(raw[y, x]), 2**depth) for x in range(width)] for y in range(height)]]
-    saturated = {}
+    saturated, codes = {}, np.zeros(0)
     for stage in golden.stages:
         fractions = {
             name: [Fraction(int(code), 2**p.format.f) for code in theta[f"{stage.name}.{name}"]]
@@ -131,7 +131,8 @@ def brute_force(golden, raw, theta, *, cfa=0, depth=16, bypass=()):
                 clipped += clips
         x = y.tolist()
         saturated[f"{stage.name}.saturated"] = clipped
-    return (y * 2 ** formats[0].f).astype(np.int64), saturated
+        codes = (y * 2 ** formats[0].f).astype(np.int64)
+    return codes, saturated
 
 
 @pytest.fixture(name="brute_force", scope="session")

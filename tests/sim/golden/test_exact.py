@@ -120,7 +120,7 @@ def test_t4_values_are_quadratic_along_a_line(stage):
         v = np.sign(v)
 
         def choices(h):
-            return np.stack(stage._weights(x + h * v, frame))
+            return stage._weights(x + h * v, frame)[1]
 
         x = rng.integers(-1 << 15, 1 << 15, x.shape)
         while not all(np.array_equal(choices(0), choices(h)) for h in (-1, 1, 2, 4)):

@@ -163,6 +163,7 @@ def test_bypassed_parameters_have_no_gradient(demosaic):
             "give cut, exact or ring",
         ),
         (lambda g, r: g.jvp(r, dtheta={"ccm.gain": np.zeros(3, int)}), "'ccm.gain' is unknown"),
+        (lambda g, r: g.parameter_words(4, 4, kind="l2"), "give one of squared, l1, huber, external"),
         (lambda g, r: isp("malvar"), "filter_bank, bilinear, hamilton_adams"),
         (lambda g, r: isp(border="wrap"), "mirror, replicate, zero"),
         (lambda g, r: isp(curve="gamma"), "shared, per_channel"),

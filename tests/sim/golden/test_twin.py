@@ -1,6 +1,8 @@
 """Golden against autograd: a third derivation of the same gradient."""
 
+from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def autograd(twin, raw, theta, *, w=None, target=None, loss=None, **at):
     return y.detach().numpy(), x.grad.numpy(), thetabar
 
 
-def cases(demosaic, border):
+def cases(demosaic, border) -> Iterator[tuple[dict[str, Any], str]]:
     """Settings of the same pipeline: phase, clip mode, bypass."""
     names = isp(demosaic).names
     for cfa in range(4):
@@ -74,13 +76,14 @@ def test_fused_losses_are_equal(kind, delta, scale):
     raw, theta = exact.stimulus(golden, rng, SHAPE)
     target = rng.integers(0, 4096, (2, 3, 5, 6))
     gradient = golden.vjp(raw, theta, target=target, kind=kind, delta=delta, scale=scale)
-    options = {"kind": kind, "delta": delta / 4096, "scale": scale / 256}
+    options: dict[str, Any] = {"kind": kind, "delta": delta / 4096, "scale": scale / 256}
     twin = Twin(golden, cotangent_cuts=True)
     y, xbar, thetabar = autograd(twin, raw, theta, target=target, loss=options)
     assert np.array_equal(xbar * 2.0**13, gradient.xbar)
     for name, value in gradient.thetabar.items():
         assert np.array_equal(thetabar[name] * 2.0 ** gradient.thetabar_f[name], value), name
-    value = twin.loss(torch.tensor(y), real(target, 12), **(options | {"scale": 1.0}))
+    options["scale"] = 1.0
+    value = twin.loss(torch.tensor(y), real(target, 12), **options)
     assert float(value) == float(Fraction(gradient.loss, 2**25))
 
 
