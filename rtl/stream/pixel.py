@@ -148,15 +148,16 @@ class Raster(wiring.Component):
         y = Signal(16)
         eol = Signal()
         bottom = Signal()
+        first = Signal(init=1)
         m.d.comb += [eol.eq(beat == last_pixel[lane_bits:]), bottom.eq(y == last_line)]
         with m.If(self.step):
-            m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
+            m.d.sync += [beat.eq(Mux(eol, 0, beat + 1)), first.eq(eol & bottom)]
             with m.If(eol):
                 m.d.sync += y.eq(Mux(bottom, 0, y + 1))
         m.d.comb += [
             self.site.x.eq(beat << lane_bits),
             self.site.y.eq(y),
-            self.site.first.eq((beat == 0) & (y == 0)),
+            self.site.first.eq(first),
             self.site.eol.eq(eol),
             self.site.last.eq(eol & bottom),
             self.site.lanes.eq(Cat(~eol | (p <= last_lane) for p in range(self._lanes))),
