@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is an extra")
-
-from pullback.sim.golden import CLIP_MODES, DEMOSAICS, exact, isp  # noqa: E402
-from pullback.sim.golden.border import BORDERS  # noqa: E402
-from pullback.sim.golden.twin import Twin  # noqa: E402
+from pullback.sim.golden import CLIP_MODES, DEMOSAICS, exact, isp
+from pullback.sim.golden.border import BORDERS
+from pullback.sim.golden.twin import Twin
 
 SHAPE = (2, 5, 6)
 
