@@ -49,7 +49,8 @@ class Unpack(wiring.Component):
     ``align`` a code above ``2**depth - 1`` saturates to that before it is shifted to the top. No frame is
     checked here: ``user`` and ``eol`` travel on with their pixels.
 
-    Latency 2, with ``align`` 3; throughput one transfer per clock. ``tready`` is a register.
+    Latency 2, throughput one transfer per clock. ``tready``, ``o.valid``, ``user`` and ``eol`` are registers;
+    codes pass the saturation (and the shift) behind theirs.
 
     Parameters
     ----------
@@ -69,7 +70,8 @@ class Unpack(wiring.Component):
     ``tvalid``, ``tuser``, ``tlast`` : ``In(1)``
     ``tready`` : ``Out(1)``
     ``depth`` : ``In(5)``
-        With ``align`` only: 8 to 16, constant while pixels are in flight.
+        With ``align`` only: 8 to 16. It acts, one clock later, on the transfer at ``o``: a frame that waits
+        there while ``depth`` changes leaves with the new one.
     ``o`` : ``Out(stream.Signature(unpacked_layout(pixel, lanes)))``
 
     Raises
@@ -104,53 +106,37 @@ class Unpack(wiring.Component):
             skid.i.payload.user.eq(self.tuser),
             skid.i.payload.eol.eq(self.tlast),
         ]
-        layout = self.o.payload.shape()
-        inside = stream.Signature(layout).create()
-        beat = skid.o.payload
-        m.d.comb += skid.o.ready.eq(inside.ready | ~inside.valid)
+        # The register keeps containers as they came: with `align` a beat may wait here for the frame before
+        # it, and must then leave with the depth that is active when its own frame begins.
+        beat = Signal.like(skid.o.payload, name="beat")
+        m.d.comb += skid.o.ready.eq(self.o.ready | ~self.o.valid)
         with m.If(skid.o.ready):
+            m.d.sync += [self.o.valid.eq(skid.o.valid), beat.eq(skid.o.payload)]
+        m.d.comb += [self.o.payload.user.eq(beat.user), self.o.payload.eol.eq(beat.eol)]
+        above = Signal(self.container)
+        shift = Signal(4)
+        if self.align:
             m.d.sync += [
-                inside.valid.eq(skid.o.valid),
-                inside.payload.user.eq(beat.user),
-                inside.payload.eol.eq(beat.eol),
+                above.eq(Cat(self.depth <= k for k in range(self.container))),
+                shift.eq(16 - self.depth),
             ]
-            position = 0
-            for lane in range(self.lanes):
-                for name, form in self.pixel.channels:
-                    code = beat.data[position : position + self.container]
-                    position += self.container
-                    clipped = self._to_depth(code) if self.align else _saturate(code, form)
-                    m.d.sync += inside.payload.lane[lane][name].eq(clipped)
-        if not self.align:
-            m.d.comb += [
-                self.o.valid.eq(inside.valid),
-                self.o.payload.eq(inside.payload),
-                inside.ready.eq(self.o.ready),
-            ]
-            return m
-        m.d.comb += inside.ready.eq(self.o.ready | ~self.o.valid)
-        with m.If(inside.ready):
-            m.d.sync += [self.o.valid.eq(inside.valid), self.o.payload.eq(inside.payload)]
-            for lane in range(self.lanes):
-                for name in self.pixel.names:
-                    code = inside.payload.lane[lane][name]
-                    m.d.sync += self.o.payload.lane[lane][name].eq(self._shift(m, code))
+        position = 0
+        for lane in range(self.lanes):
+            for name, form in self.pixel.channels:
+                code = beat.data[position : position + self.container]
+                position += self.container
+                if self.align:
+                    # All ones, shifted, are the largest code of this depth.
+                    filled = code[:16] | (code & above).any().replicate(16)
+                    value = Signal(16, name=f"{name}_{lane}")
+                    with m.Switch(shift):
+                        for amount in range(9):
+                            with m.Case(amount):
+                                m.d.comb += value.eq(Cat(Const(0, amount), filled[: 16 - amount]))
+                else:
+                    value = _saturate(code, form)
+                m.d.comb += self.o.payload.lane[lane][name].eq(value)
         return m
-
-    def _to_depth(self, code: Value) -> Value:
-        """All ones if a bit at or above ``depth`` is set: the shift then makes the largest code of it."""
-        over = Cat(code[k] & (self.depth <= k) for k in range(8, self.container)).any()
-        return code[:16] | over.replicate(16)
-
-    def _shift(self, m: Module, code: Value) -> Value:
-        shifted = Signal(16)
-        with m.Switch(self.depth):
-            for depth in range(8, 16):
-                with m.Case(depth):
-                    m.d.comb += shifted.eq(Cat(Const(0, 16 - depth), code[:depth]))
-            with m.Default():
-                m.d.comb += shifted.eq(code)
-        return shifted
 
 
 class Pack(wiring.Component):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate
+from operator import or_
 
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed, unsigned
 from amaranth.lib import stream, wiring
@@ -313,7 +315,7 @@ class _Commit(wiring.Component):
                 "request": In(1),
                 "pending": Out(1),
                 "refused": Out(1),
-                "hold": Out(1, init=1),
+                "hold": Out(1),
                 "drained": In(1),
                 "load": Out(LOAD),
             }
@@ -399,6 +401,8 @@ class _Commit(wiring.Component):
         m.d.comb += elapsed.eq(~sweeping & (timer == 0))
 
         active = Signal(init=1)
+        hold = Signal(init=1)
+        m.d.comb += self.hold.eq(hold)
         waiting = Signal()
         m.d.comb += [self.pending.eq(active | requested), self.frozen.eq(requested | waiting)]
         load_all = [
@@ -418,7 +422,7 @@ class _Commit(wiring.Component):
                 m.d.sync += [loading.eq(0), host.eq(1), timer.eq(self._settle)]
                 m.next = "SETTLE"
             with m.State("SETTLE"), m.If(elapsed):
-                m.d.sync += [self.hold.eq(0), active.eq(0)]
+                m.d.sync += [hold.eq(0), active.eq(0)]
                 m.next = "IDLE"
             with m.State("IDLE"), m.If(requested):
                 m.d.sync += [
@@ -438,7 +442,7 @@ class _Commit(wiring.Component):
                     m.d.sync += active.eq(0)
                     m.next = "IDLE"
                 with m.Else():
-                    m.d.sync += [self.hold.eq(1), waiting.eq(1), timer.eq(self._settle)]
+                    m.d.sync += [hold.eq(1), waiting.eq(1), timer.eq(self._settle)]
                     m.next = "DRAIN"
             with m.State("DRAIN"), m.If(elapsed & self.drained):
                 m.d.sync += load_all
@@ -481,7 +485,7 @@ class _Collect(wiring.Component):
         ends = [end - 1 for end in accumulate(self._counts)]
         m.d.comb += [
             taken.eq(Cat(turn[k] & port.valid for k, port in enumerate(self.results)).any()),
-            payload.eq(_any(Mux(turn[k], port.payload, 0) for k, port in enumerate(self.results))),
+            payload.eq(reduce(or_, (Mux(turn[k], port.payload, 0) for k, port in enumerate(self.results)))),
             *(port.ready.eq(turn[k]) for k, port in enumerate(self.results)),
         ]
         with m.Switch(position), m.Case(*ends):
@@ -503,11 +507,3 @@ class _Collect(wiring.Component):
         with m.If(complete):
             m.d.sync += [visible.eq(~visible), self.collected.eq(1), turn.eq(1), position.eq(0)]
         return m
-
-
-def _any(terms: object) -> object:
-    """Bitwise or of all terms."""
-    total = 0
-    for term in terms:
-        total = total | term
-    return total

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from systemrdl import RDLCompiler
+from systemrdl.compiler import RDLCompiler
 from systemrdl.node import FieldNode, RegNode
 
 from pullback.gen.registers import FORMS, c_header, json_text, markdown, render, systemrdl
@@ -84,7 +84,8 @@ def test_systemrdl_is_read_by_its_compiler(registers, tmp_path):
         if node.is_array:
             stride = 8 if node.inst_name.startswith("result_") else 4
             assert node.array_stride == stride and node.get_property("regwidth") == 8 * stride
-            table[node.inst_name] = (node.raw_absolute_address, node.array_dimensions[0])
+            (entries,) = node.array_dimensions or ()
+            table[node.inst_name] = (node.raw_absolute_address, entries)
             (field,) = node.fields()
             resets[node.inst_name] = field.get_property("reset")
             assert field.is_sw_writable == node.inst_name.startswith("parameter_")

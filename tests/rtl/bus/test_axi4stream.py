@@ -119,6 +119,23 @@ def test_raw_codes_move_to_the_top(simulate, depth):
     simulate(dut, main, send(dut, transfers, seed=3, stall=0.4))
 
 
+def test_a_waiting_frame_takes_the_depth_that_is_active_when_it_begins(simulate):
+    dut = Unpack(RAW, lanes=1, align=True)
+
+    async def main(ctx):
+        ctx.set(dut.depth, 16)
+        ctx.set(dut.o.ready, 0)
+        await ctx.tick().repeat(20)
+        assert ctx.get(dut.o.valid) and not ctx.get(dut.tready)
+        ctx.set(dut.depth, 10)
+        await ctx.tick()
+        codes = [dut.o.payload.lane[0].raw]
+        got, _ = await receive(ctx, dut.o.valid, dut.o.ready, codes, 8, seed=1, stall=0.0)
+        assert got == [((1000 + k) << 6,) for k in range(8)]
+
+    simulate(dut, main, send(dut, [(1000 + k, k == 0, k == 7) for k in range(8)], seed=1, stall=0.0))
+
+
 def test_aligned_throughput_is_one_a_clock(simulate):
     dut = Unpack(RAW, lanes=1, align=True)
 
