@@ -1,1 +1,43 @@
-"""Differentiable hardware."""
+"""Pullback: differentiable hardware.
+
+Fixed-point units that compute ``y = f(x, theta)`` on a stream and their own pullback, the vector-Jacobian product
+``(xbar, thetabar) = f*(x, theta; ybar)``.
+
+================================  =============================================================================
+:class:`ISP`                      the camera pipeline as a ``torch.nn.Module`` (needs torch)
+:mod:`pullback.torch`             any unit as a torch operator
+:mod:`pullback.jax`               any unit as a JAX function (needs JAX)
+:func:`open_backend`              forward and pullback on integer codes, without a framework
+================================  =============================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pullback.backend import Frame, open_backend
+    from pullback.config import PipelineConfig
+    from pullback.errors import UsageError
+    from pullback.torch import ISP
+
+__all__ = ["ISP", "Frame", "PipelineConfig", "UsageError", "__version__", "open_backend"]
+
+__version__ = metadata.version("pullback")
+
+_HOMES = {
+    "ISP": "pullback.torch",
+    "Frame": "pullback.backend",
+    "PipelineConfig": "pullback.config",
+    "UsageError": "pullback.errors",
+    "open_backend": "pullback.backend",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Lazy, so that generating Verilog imports no machine-learning framework.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pullback' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from pullback.config import PipelineConfig
 from pullback.errors import UsageError
-from pullback.raw import MAX_SIDE
 from pullback.rtl.numeric import SQ, UQ, Format
 from pullback.sim.golden.pipeline import Golden, isp
 from pullback.sim.golden.stage import Stage as GoldenStage
@@ -65,7 +64,7 @@ LOSS_F = 25
 """Fractional bits of the loss word."""
 
 LOSSES = ("squared", "l1", "huber")
-"""Fused losses, by the value of the ``loss.kind`` register; 3 is the external cotangent."""
+"""Fused losses, by the value of the ``loss.kind`` register."""
 
 Codes = NDArray[np.int64]
 Theta = dict[str, Codes]
@@ -123,6 +122,7 @@ class Pipeline:
     border: str = "mirror"
     lanes: int = 1
     max_width: int = 4096
+    max_height: int = 4096
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -143,7 +143,9 @@ class Pipeline:
 
     def words(self, theta: Theta) -> Codes:
         """The codes in the order of the parameter memory."""
-        return np.concatenate([theta[parameter.key] for parameter in self.parameters] or [np.zeros(0, np.int64)])
+        return np.concatenate(
+            [theta[parameter.key] for parameter in self.parameters] or [np.zeros(0, np.int64)]
+        )
 
     def tape_pixels(self, width: int) -> dict[str, int]:
         """Pixels that each stage's tape holds, ``W (r_k + 2 sum_{j>k} r_j)``: lines, not frames."""
@@ -160,13 +162,17 @@ class Pipeline:
             if key not in known:
                 raise UsageError(f"unknown parameter {key!r}; this pipeline has {', '.join(known)}")
             if key not in theta:
-                raise UsageError(f"parameter {key!r} is missing; give {known[key].entries} codes of {known[key].format}")
+                raise UsageError(
+                    f"parameter {key!r} is missing; give {known[key].entries} codes of {known[key].format}"
+                )
             codes, wanted = np.asarray(theta[key]), known[key]
             if codes.shape != (wanted.entries,):
                 raise UsageError(f"{key} has the shape {codes.shape}; give ({wanted.entries},)")
             if codes.min() < wanted.format.lo or codes.max() > wanted.format.hi:
-                raise UsageError(f"{key} has codes {codes.min()}..{codes.max()}; {wanted.format} holds "
-                                 f"{wanted.format.lo}..{wanted.format.hi}")
+                raise UsageError(
+                    f"{key} has codes {codes.min()}..{codes.max()}; {wanted.format} holds "
+                    f"{wanted.format.lo}..{wanted.format.hi}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +254,13 @@ class Backend(Protocol):
         ...
 
     def vjp(
-        self, raw: Codes, theta: Theta, frame: Frame, *, target: Codes | None = None, cotangent: Codes | None = None
+        self,
+        raw: Codes,
+        theta: Theta,
+        frame: Frame,
+        *,
+        target: Codes | None = None,
+        cotangent: Codes | None = None,
     ) -> Result:
         """The pullback of the loss against ``target`` (UQ(0, 12)), or of ``cotangent`` (SQ(2, 16)): one of the two."""
         ...
@@ -268,6 +280,8 @@ def open_backend(name: str, config: PipelineConfig | None = None) -> Backend:
     if name == "golden":
         return GoldenBackend(config)
     if name == "rtl":
+        from pullback.simulated import RtlBackend  # the golden backend needs none of what this imports
+
         return RtlBackend(config)
     raise UsageError(f"backend {name!r} is unknown; give one of {', '.join(BACKENDS)}")
 
@@ -300,19 +314,26 @@ class GoldenBackend:
             border=golden.border,
             lanes=config.lanes,
             max_width=config.max_width,
+            max_height=config.max_height,
         )
 
     def forward(self, raw: Codes, theta: Theta, frame: Frame) -> Forward:
         """See :class:`Backend`."""
-        check_raw(raw, self.pipeline.max_width)
+        check_raw(raw, self.pipeline)
         picture = self.golden.forward(raw, theta, cfa=frame.cfa, bypass=frame.bypass)
         return Forward(y=picture.y, saturated=_counts(picture.saturated, "saturated"))
 
     def vjp(
-        self, raw: Codes, theta: Theta, frame: Frame, *, target: Codes | None = None, cotangent: Codes | None = None
+        self,
+        raw: Codes,
+        theta: Theta,
+        frame: Frame,
+        *,
+        target: Codes | None = None,
+        cotangent: Codes | None = None,
     ) -> Result:
         """See :class:`Backend`."""
-        check_raw(raw, self.pipeline.max_width)
+        check_raw(raw, self.pipeline)
         gradient = self.golden.vjp(
             raw, theta, target=target, kind=frame.loss, delta=frame.delta, scale=frame.scale, cotangent=cotangent,
             cfa=frame.cfa, bypass=frame.bypass,
@@ -327,15 +348,19 @@ class GoldenBackend:
         )
 
 
-def check_raw(raw: Codes, max_width: int) -> None:
-    """Refuse a raw frame that no core of this width takes."""
+def check_raw(raw: Codes, pipeline: Pipeline) -> None:
+    """Refuse raw frames that no core of this pipeline takes."""
     if raw.ndim not in (2, 3) or 0 in raw.shape:
-        raise UsageError(f"raw has the shape {raw.shape}; give (height, width) or (frames, height, width), not empty")
-    if raw.shape[-1] > max_width:
-        raise UsageError(f"raw is {raw.shape[-1]} wide, the pipeline is built for {max_width}; "
-                         f"give max_width={raw.shape[-1]} or crop the frame")
-    if raw.shape[-2] > MAX_SIDE:
-        raise UsageError(f"raw is {raw.shape[-2]} high, the core counts up to {MAX_SIDE}; crop the frame")
+        raise UsageError(
+            f"raw has the shape {raw.shape}; give (height, width) or (frames, height, width), not empty"
+        )
+    for side, what, limit in ((-1, "wide", pipeline.max_width), (-2, "high", pipeline.max_height)):
+        if raw.shape[side] > limit:
+            name = "max_width" if side == -1 else "max_height"
+            raise UsageError(
+                f"raw is {raw.shape[side]} {what}, the pipeline is built for {limit}; "
+                f"give {name}={raw.shape[side]} or crop the frame"
+            )
 
 
 def _stage(stage: GoldenStage) -> Stage:

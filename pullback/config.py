@@ -10,6 +10,7 @@ A file that ``pullback tune`` wrote (``tuned.toml``) is read back by ``tune``, `
     border = "mirror"             # mirror, replicate, zero
     lanes = 1                     # pixels per clock: 1, 2
     max_width = 256               # line buffers are built for this width
+    max_height = 4096             # accumulators are built for this height
 
     [frame]                       # the sensor, in the file's own units
     cfa = "GRBG"
@@ -40,7 +41,7 @@ from pullback.raw import CFA, parse_cfa
 if TYPE_CHECKING:
     from pullback.backend import Pipeline, Theta
 
-__all__ = ["Config", "FrameConfig", "PipelineConfig", "dump", "encode", "read"]
+__all__ = ["Config", "FrameConfig", "PipelineConfig", "dump", "encode", "read", "sentence"]
 
 
 class _Model(BaseModel):
@@ -55,6 +56,7 @@ class PipelineConfig(_Model):
     border: Literal["mirror", "replicate", "zero"] = "mirror"
     lanes: Literal[1, 2] = 1
     max_width: int = Field(default=4096, ge=2, le=16384)
+    max_height: int = Field(default=4096, ge=2, le=16384)
 
 
 class FrameConfig(_Model):
@@ -98,7 +100,9 @@ class Config(_Model):
             known = {parameter.name: parameter for parameter in stages[stage].parameters}
             for name, numbers in values.items():
                 if name not in known:
-                    raise UsageError(f"[parameters.{stage}]: unknown parameter {name!r}{_instead(name, known)}")
+                    raise UsageError(
+                        f"[parameters.{stage}]: unknown parameter {name!r}{_instead(name, known)}"
+                    )
                 theta[known[name].key] = encode(known[name], numbers)
         return theta
 
@@ -111,8 +115,10 @@ def encode(parameter, values: Iterable[float]) -> np.ndarray:
     low, high = parameter.format.min, parameter.format.max
     for k, value in enumerate(numbers):
         if math.isnan(value) or not low - parameter.format.lsb / 2 <= value < high + parameter.format.lsb / 2:
-            raise UsageError(f"{parameter.key}[{k}] is {value:g}; give a number in [{low:g}, {high:g}], "
-                             f"what {parameter.format} holds")
+            raise UsageError(
+                f"{parameter.key}[{k}] is {value:g}; give a number in [{low:g}, {high:g}], "
+                f"what {parameter.format} holds"
+            )
     return np.array([parameter.format.encode(value) for value in numbers], np.int64)
 
 
@@ -128,13 +134,15 @@ def read(path: str | Path) -> Config:
     try:
         document = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UsageError(f"configuration {path} does not exist; give a TOML file such as tuned.toml") from error
+        raise UsageError(
+            f"configuration {path} does not exist; give a TOML file such as tuned.toml"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"configuration {path} is not TOML: {error}") from error
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise UsageError(f"configuration {path}: {_sentence(error)}") from error
+        raise UsageError(f"configuration {path}: {sentence(error)}") from error
 
 
 def dump(config: Config, *, heading: str = "") -> str:
@@ -171,7 +179,7 @@ def _instead(name: str, known: Iterable[str]) -> str:
     return f"; {guess}{'Known are ' + ', '.join(known) if known else 'It has none'}"
 
 
-def _sentence(error: ValidationError) -> str:
+def sentence(error: ValidationError) -> str:
     """The first complaint, as one sentence with its place, its value and the remedy."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])

@@ -125,7 +125,9 @@ def parse_crop(text: str) -> Crop:
     """A rectangle written ``WIDTHxHEIGHT+X+Y`` or ``WIDTHxHEIGHT``."""
     match = re.fullmatch(r"(\d+)x(\d+)(?:\+(\d+)\+(\d+))?", text.strip())
     if match is None:
-        raise UsageError(f"crop {text!r} is not a rectangle; write WIDTHxHEIGHT+X+Y, for instance 256x336+0+0")
+        raise UsageError(
+            f"crop {text!r} is not a rectangle; write WIDTHxHEIGHT+X+Y, for instance 256x336+0+0"
+        )
     width, height, x, y = (int(part or 0) for part in match.groups())
     if width < 2 or height < 2 or any(side % 2 for side in (width, height, x, y)):
         raise UsageError(
@@ -192,25 +194,34 @@ def load_target(path: str | Path, *, sizes: list[tuple[int, int]]) -> Codes:
     """Read an RGB picture as codes UQ(0, 12), white = 4095; its (height, width) must be one of ``sizes``."""
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"target {path} does not exist or is not a file; give an RGB picture (PNG, TIFF, JPEG)")
+        raise UsageError(
+            f"target {path} does not exist or is not a file; give an RGB picture (PNG, TIFF, JPEG)"
+        )
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"), dtype=np.int64)
     except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"target {path} cannot be read as a picture ({_first_line(error)}); give a PNG, TIFF or JPEG") \
-            from error
+        raise UsageError(
+            f"target {path} cannot be read as a picture ({_first_line(error)}); give a PNG, TIFF or JPEG"
+        ) from error
     if pixels.shape[:2] not in sizes:
         wanted = " or ".join(f"{width}x{height}" for height, width in dict.fromkeys(sizes))
         raise UsageError(f"target {path} is {pixels.shape[1]}x{pixels.shape[0]}; the frame needs {wanted}")
     return _to_12_bits(pixels, 255)
 
 
-def _load_mosaic(path: Path, *, cfa: str | None, black: float | None, white: float | None, render: bool) -> Raw:
-    missing = [f"--{name}" for name, value in (("cfa", cfa), ("black", black), ("white", white)) if value is None]
+def _load_mosaic(
+    path: Path, *, cfa: str | None, black: float | None, white: float | None, render: bool
+) -> Raw:
+    missing = [
+        f"--{name}" for name, value in (("cfa", cfa), ("black", black), ("white", white)) if value is None
+    ]
     if missing:
-        raise UsageError(f"{path} is a mosaic picture and does not say what its sites are; give {', '.join(missing)}")
+        raise UsageError(
+            f"{path} is a mosaic picture and does not say what its sites are; give {', '.join(missing)}"
+        )
     assert cfa is not None and black is not None and white is not None
     phase = parse_cfa(cfa)
     depth = _depth(black, white)
@@ -222,17 +233,22 @@ def _load_mosaic(path: Path, *, cfa: str | None, black: float | None, white: flo
             bands = image.getbands()
             sites = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({_first_line(error)}); give a whole 16-bit greyscale PNG or TIFF") \
-            from error
+        raise UsageError(
+            f"{path} cannot be read ({_first_line(error)}); give a whole 16-bit greyscale PNG or TIFF"
+        ) from error
     if sites.ndim != 2 or sites.dtype.kind not in "ui":
-        raise UsageError(f"{path} has the channels {'/'.join(bands)}; a mosaic has one channel of integers, "
-                         "so give a 16-bit greyscale PNG or TIFF")
+        raise UsageError(
+            f"{path} has the channels {'/'.join(bands)}; a mosaic has one channel of integers, "
+            "so give a 16-bit greyscale PNG or TIFF"
+        )
     _check_size(path, sites.shape[1], sites.shape[0])
     sites = sites.astype(np.int64)
     notes = []
     above = int(np.count_nonzero(sites > white))
     if above:
-        notes.append(f"{above} sites above white {white:g} (up to {sites.max()}) are saturated and held at white.")
+        notes.append(
+            f"{above} sites above white {white:g} (up to {sites.max()}) are saturated and held at white."
+        )
     raw = Raw(
         codes=_align(sites, white, depth),
         cfa=phase,
@@ -249,7 +265,9 @@ def _load_mosaic(path: Path, *, cfa: str | None, black: float | None, white: flo
     margin = _without_empty_margin(even)
     even = margin.of(even) if margin else even  # LibRaw's automatic brightness and balance must not see it
     picture = np.zeros_like(raw.target)
-    picture[: even.shape[0], : even.shape[1]] = _render_mosaic(np.minimum(even, int(white)), phase, black, white)
+    picture[: even.shape[0], : even.shape[1]] = _render_mosaic(
+        np.minimum(even, int(white)), phase, black, white
+    )
     return replace(raw, target=picture, target_name="LibRaw's rendition")
 
 
@@ -287,16 +305,24 @@ def _render_mosaic(sites: Codes, cfa: int, black: float, white: float) -> Codes:
         return _render(file, rawpy)
 
 
-def _load_camera(path: Path, *, cfa: str | None, black: float | None, white: float | None, render: bool) -> Raw:
+def _load_camera(
+    path: Path, *, cfa: str | None, black: float | None, white: float | None, render: bool
+) -> Raw:
     if cfa is not None:
         parse_cfa(cfa)
         raise UsageError(f"{path} carries its own CFA order; leave --cfa {cfa} out")
     rawpy = _import("rawpy")
     try:
         with rawpy.imread(str(path)) as file:
-            if file.raw_type != rawpy.RawType.Flat or file.raw_pattern is None or file.raw_pattern.shape != (2, 2):
-                raise UsageError(f"{path} is not a 2x2 Bayer mosaic (X-Trans, Foveon or already demosaiced); "
-                                 "give a file of a Bayer sensor")
+            if (
+                file.raw_type != rawpy.RawType.Flat
+                or file.raw_pattern is None
+                or file.raw_pattern.shape != (2, 2)
+            ):
+                raise UsageError(
+                    f"{path} is not a 2x2 Bayer mosaic (X-Trans, Foveon or already demosaiced); "
+                    "give a file of a Bayer sensor"
+                )
             sites = file.raw_image_visible.astype(np.int64)
             colours = file.raw_colors_visible[:2, :2].copy()
             names = file.color_desc.decode()
@@ -304,8 +330,10 @@ def _load_camera(path: Path, *, cfa: str | None, black: float | None, white: flo
             top = float(file.white_level)
             target = _render(file, rawpy) if render else np.zeros((*sites.shape, 3), np.int64)
     except rawpy.LibRawError as error:
-        raise UsageError(f"{path} cannot be read as a RAW file ({_first_line(error)}); give a whole DNG, NEF, CR2 or "
-                         "ARW file, or a mosaic as 16-bit PNG") from error
+        raise UsageError(
+            f"{path} cannot be read as a RAW file ({_first_line(error)}); give a whole DNG, NEF, CR2 or "
+            "ARW file, or a mosaic as 16-bit PNG"
+        ) from error
     order = "".join(names[colours[y, x]] for y in range(2) for x in range(2))
     if order not in CFA:
         raise UsageError(f"{path} has the CFA order {order}; supported are {', '.join(CFA)}")
@@ -316,11 +344,15 @@ def _load_camera(path: Path, *, cfa: str | None, black: float | None, white: flo
     black4 = [0.0] * 4
     for y in range(2):
         for x in range(2):
-            black4[(y ^ (phase >> 1)) * 2 + (x ^ (phase & 1))] = levels[colours[y, x]] if black is None else black
+            black4[(y ^ (phase >> 1)) * 2 + (x ^ (phase & 1))] = (
+                levels[colours[y, x]] if black is None else black
+            )
     depth = max(_depth(level, white) for level in black4)
     if render and target.shape[:2] != sites.shape:
-        raise UsageError(f"{path}: LibRaw renders {target.shape[1]}x{target.shape[0]} from a mosaic of "
-                         f"{sites.shape[1]}x{sites.shape[0]}; give --target with a picture of the mosaic's size")
+        raise UsageError(
+            f"{path}: LibRaw renders {target.shape[1]}x{target.shape[0]} from a mosaic of "
+            f"{sites.shape[1]}x{sites.shape[0]}; give --target with a picture of the mosaic's size"
+        )
     sites = sites[: sites.shape[0] & ~1, : sites.shape[1] & ~1]
     return Raw(
         codes=_align(sites, white, depth),
@@ -363,7 +395,9 @@ def _check_size(path: Path, width: int, height: int) -> None:
     if width < 2 or height < 2:
         raise UsageError(f"{path} is {width}x{height}; a mosaic has at least 2x2 sites")
     if width > MAX_SIDE or height > MAX_SIDE:
-        raise UsageError(f"{path} is {width}x{height}; the largest side is {MAX_SIDE}, so crop it with --crop")
+        raise UsageError(
+            f"{path} is {width}x{height}; the largest side is {MAX_SIDE}, so crop it with --crop"
+        )
 
 
 def _without_empty_margin(codes: Codes) -> Crop | None:
@@ -379,8 +413,10 @@ def _without_empty_margin(codes: Codes) -> Crop | None:
 
 def _cropped(raw: Raw, crop: Crop, path: Path) -> Raw:
     if crop.x + crop.width > raw.width or crop.y + crop.height > raw.height:
-        raise UsageError(f"crop {crop} reaches outside {path}, which is {raw.width}x{raw.height}; "
-                         f"give a rectangle inside it")
+        raise UsageError(
+            f"crop {crop} reaches outside {path}, which is {raw.width}x{raw.height}; "
+            f"give a rectangle inside it"
+        )
     codes = crop.of(raw.codes)
     target = raw.target if raw.target.shape[:2] == codes.shape else crop.of(raw.target)
     note = f"Frame of {raw.width}x{raw.height} cropped to {crop}."
@@ -391,9 +427,15 @@ def _import(name: str):
     try:
         return __import__(name)
     except ImportError as error:
-        raise UsageError(f"{name} is not installed and is needed to read RAW files; pip install {name}") from error
+        raise UsageError(
+            f"{name} is not installed and is needed to read RAW files; pip install {name}"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
     text = error.args[0] if error.args else error
-    return (text.decode() if isinstance(text, bytes) else str(text)).splitlines()[0] if text else type(error).__name__
+    return (
+        (text.decode() if isinstance(text, bytes) else str(text)).splitlines()[0]
+        if text
+        else type(error).__name__
+    )

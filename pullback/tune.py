@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pullback import files
-from pullback.backend import SCALE, Backend, Frame, Pipeline, Theta, psnr
+from pullback.backend import SCALE, Backend, Frame, Pipeline, Result, Theta, psnr
 from pullback.errors import UsageError
 from pullback.raw import Crop, Raw
 
@@ -44,9 +44,10 @@ __all__ = [
     "Settings",
     "Split",
     "fit",
-    "gradient_map",
     "held_out_psnr",
+    "identity",
     "neutral",
+    "pullback_of",
     "render",
 ]
 
@@ -78,13 +79,13 @@ class Settings:
         Steps between two measurements of the held-out PSNR and between two saved states.
     """
 
-    steps: int = 200
+    steps: int = 240
     seed: int = 0
     rates: Mapping[str, float] = field(
         default_factory=lambda: {
             "black_level.black": 0.0005,
             "white_balance.gain": 0.02,
-            "filter_bank.coefficient": 0.005,
+            "filter_bank.coefficient": 0.04,
             "ccm.matrix": 0.02,
             "ccm.offset": 0.002,
             "tone_curve.knots": 0.02,
@@ -100,7 +101,9 @@ class Settings:
     def rate(self, parameter, step: int) -> float:
         """Learning rate of a parameter at a step. A parameter without one moves by 1/64 of the larger of 1 and
         1/16 of its format's range."""
-        base = self.rates.get(parameter.key, max(1.0, (parameter.format.max - parameter.format.min) / 16) / 64)
+        base = self.rates.get(
+            parameter.key, max(1.0, (parameter.format.max - parameter.format.min) / 16) / 64
+        )
         fall = 0.02 + 0.98 * (1 + np.cos(np.pi * min(1.0, step / self.steps))) / 2
         return base * min(1.0, (step + 1) / self.warmup) * float(fall)
 
@@ -166,7 +169,9 @@ class Split:
         if self.width <= self.max_width and self.width * self.height <= 2 * WHOLE_FRAME:
             return Crop(width=self.width, height=self.height)
         width, height = min(512, self.width, self.max_width & ~1), min(512, self.height)
-        return Crop(width=width, height=height, x=(self.width - width) // 2 & ~1, y=(self.height - height) // 2 & ~1)
+        return Crop(
+            width=width, height=height, x=(self.width - width) // 2 & ~1, y=(self.height - height) // 2 & ~1
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -312,13 +317,17 @@ class Fit:
                 arrays = {name: file[name] for name in file.files}
             found = json.loads(str(arrays["identity"]))
         except FileNotFoundError as error:
-            raise UsageError(f"{path} does not exist, so there is nothing to resume; leave --resume out") from error
+            raise UsageError(
+                f"{path} does not exist, so there is nothing to resume; leave --resume out"
+            ) from error
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UsageError(f"{path} is not a saved state; leave --resume out to start afresh") from error
         for key, value in json.loads(json.dumps(identity)).items():
             if found.get(key) != value:
-                raise UsageError(f"{path} was made with another {key} ({_short(found.get(key))}, now {_short(value)}); "
-                                 f"give the same one or leave --resume out")
+                raise UsageError(
+                    f"{path} was made with another {key} ({_short(found.get(key))}, now {_short(value)}); "
+                    f"give the same one or leave --resume out"
+                )
         groups: dict[str, dict] = {"masters": {}, "first": {}, "second": {}, "best": {}}
         for name, value in arrays.items():
             group, _, key = name.partition("/")
@@ -366,15 +375,16 @@ def fit(
     settings: Settings,
     *,
     after: Callable[[Fit, Measure], None] = lambda state, measure: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Fit:
-    """Descend from ``state`` until ``settings.steps`` steps are taken; ``after`` is called after each.
+    """Descend from ``state``, changing it in place, until ``settings.steps`` steps are taken or ``stop()`` says so.
 
-    The state is changed in place and whole between two calls of ``after``, so whoever interrupts it can keep it.
+    ``after`` is called after each step. With the whole training region in every step, the codes after the last
+    step are measured too.
     """
-    while state.step < settings.steps:
+    while state.step < settings.steps and not stop():
         step = state.step
         measure = objective.measure(state.masters, split.patch(settings.seed, step), state.scale)
-        # Everything new is made first; the state changes only after nothing can fail or be interrupted for long.
         codes = objective.pipeline.encode(state.masters)
         masters, first, second = _adam(objective.pipeline, state, measure.gradient, settings, step)
         scale, quiet = _rescale(state.scale, state.quiet, measure.saturated)
@@ -386,7 +396,7 @@ def fit(
         state.cycles += measure.cycles or 0
         state.trajectory.append(words)
         after(state, measure)
-    if split.whole:  # the codes after the last step have not been measured yet
+    if split.whole:
         last = objective.measure(state.masters, split.patch(settings.seed, state.step), state.scale)
         if last.loss < state.best_loss:
             state.best_loss, state.best = last.loss, objective.pipeline.encode(state.masters)
@@ -398,10 +408,16 @@ def render(backend: Backend, raw: Raw, theta: Theta, crop: Crop | None = None) -
     crop = crop or Crop(width=raw.width, height=raw.height)
     halo = (sum(stage.radius for stage in backend.pipeline.stages) + 1) & ~1
     # Narrower pieces would be mostly halo; a frame as wide as the core needs none.
-    step_x = crop.width if raw.width <= backend.pipeline.max_width else (backend.pipeline.max_width - 2 * halo) & ~1
+    step_x = (
+        crop.width
+        if raw.width <= backend.pipeline.max_width
+        else (backend.pipeline.max_width - 2 * halo) & ~1
+    )
     if step_x < 2:
-        raise UsageError(f"a core of max_width={backend.pipeline.max_width} is too narrow for pieces of a frame "
-                         f"{raw.width} wide; give max_width of at least {2 * halo + 2}")
+        raise UsageError(
+            f"a core of max_width={backend.pipeline.max_width} is too narrow for pieces of a frame "
+            f"{raw.width} wide; give max_width of at least {2 * halo + 2}"
+        )
     step_y = 1024
     picture = np.empty((crop.height, crop.width, 3), np.int64)
     for top in range(crop.y, crop.y + crop.height, step_y):
@@ -425,15 +441,14 @@ def held_out_psnr(backend: Backend, raw: Raw, theta: Theta, split: Split) -> flo
     return psnr(squares, samples)
 
 
-def gradient_map(backend: Backend, raw: Raw, theta: Theta, crop: Crop) -> NDArray[np.int64]:
-    """``|xbar|`` per site of the crop: how much the loss depends on what the sensor saw there."""
-    result = backend.vjp(
+def pullback_of(backend: Backend, raw: Raw, theta: Theta, crop: Crop) -> Result:
+    """Picture, loss and pullback over a part of the frame. ``|xbar|`` says how much the loss depends on each site."""
+    return backend.vjp(
         np.ascontiguousarray(crop.of(raw.codes)),
         theta,
         Frame(cfa=raw.cfa),
         target=np.ascontiguousarray(np.moveaxis(crop.of(raw.target), -1, 0)),
     )
-    return abs(result.xbar)
 
 
 def _adam(pipeline: Pipeline, state: Fit, gradient: Masters, settings: Settings, step: int):
