@@ -84,8 +84,9 @@ def test_systemrdl_is_read_by_its_compiler(registers, tmp_path):
         if node.is_array:
             stride = 8 if node.inst_name.startswith("result_") else 4
             assert node.array_stride == stride and node.get_property("regwidth") == 8 * stride
-            (entries,) = node.array_dimensions or ()
-            table[node.inst_name] = (node.raw_absolute_address, entries)
+            dimensions = node.array_dimensions
+            assert dimensions is not None and len(dimensions) == 1
+            table[node.inst_name] = (node.raw_absolute_address, dimensions[0])
             (field,) = node.fields()
             resets[node.inst_name] = field.get_property("reset")
             assert field.is_sw_writable == node.inst_name.startswith("parameter_")
