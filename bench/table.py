@@ -1,0 +1,160 @@
+"""Makes docs/figures.md out of the results in out/bench.
+
+    python bench/table.py
+
+A figure that was not measured has no row; nothing is filled in by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Figures
+
+Written by `bench/table.py` from what `make bench` measured; do not edit.
+"""
+
+# What the best open designs reach with the same tools and part, each block alone: (block, COMB, Fmax, whose).
+PEERS = {
+    "forward.black_level": "292, 172 (revela)",
+    "forward.white_balance": "70, 118 (Infinite-ISP)",
+    "forward.hamilton_adams_green": "1342, 91.8 (revela)",
+    "forward.hamilton_adams_chroma": "1119, 92.3 (revela)",
+    "forward.filter_bank": "1441, 104.7 (Infinite-ISP, fixed coefficients)",
+    "forward.ccm": "324, 137 (Infinite-ISP)",
+    "forward.tone_curve": "4854, 118 (revela, 33 knots)",
+    "forward_core.hamilton_adams": "7790, 85.9 (revela)",
+}
+
+
+def rows(header: list[str], body: list[list[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body)) + "\n"
+
+
+def synthesis(content: dict[str, Any]) -> str:
+    """Area and clock of stages and cores."""
+    build, tools = content["build"], content["tools"]
+    body, limits = [], []
+    for name, entry in content["results"].items():
+        if "fmax" not in entry:
+            continue
+        area, clocks = entry["area"], [route["fmax"] for route in entry["routes"]]
+        body.append(
+            [
+                f"`{name}`",
+                *(str(area[key]) for key in ("lut4", "comb", "ff", "dpr16x4", "ebr", "mult")),
+                f"**{entry['fmax']:.1f}**",
+                f"{min(clocks):.1f}–{max(clocks):.1f}",
+                str(len(clocks)),
+                PEERS.get(name, ""),
+            ]
+        )
+        limits.append(f"| `{name}` | {entry['path']} |")
+    header = ["", "LUT4", "COMB", "FF", "DPR", "EBR", "MULT", "MHz", "range", "seeds", "peer: COMB, MHz"]
+    parts = [
+        f"## Area and clock\n\n{content['device']}, {build['max_width']} wide, {build['lanes']} pixel(s) per clock, "
+        f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, aim {content['frequency']:g} MHz. MHz is the median over "
+        "the seeds; every unit is measured alone in a harness of registers, whose cells are not counted. COMB is "
+        "nextpnr's count with carry cells and distributed RAM. A peer's figures are of the same tools and part, "
+        "for narrower lines and 10 bits.\n",
+        rows(header, body),
+        "\n### What limits the clock\n\n| | critical path of the median seed |\n|---|---|\n" + "\n".join(limits) + "\n",
+    ]
+    memories = {name: e["memory_bits"] for name, e in content["results"].items() if "memory_bits" in e}
+    if memories:
+        kinds = ("forward", "adjoint", "tape")
+        body = [
+            [f"`{name}`", *(f"{bits[k] / 1e6:.3f}" if k in bits else "–" for k in kinds)]
+            for name, bits in memories.items()
+        ]
+        header = ["Mbit", "forward line buffers", "adjoint line buffers", "tape"]
+        parts.append("\n### Memory\n\n" + rows(header, body))
+    return "".join(parts)
+
+
+def cycles(content: list[dict[str, Any]]) -> str:
+    """Cycles per frame and latency."""
+    body = [
+        [
+            f"{row['core']}, {row['demosaic']}",
+            str(row["lanes"]),
+            f"{row['width']}×{row['height']}",
+            f"{row['cycles_per_frame']:.0f}",
+            f"{row['ideal']:.0f}",
+            f"{row['cycles_per_frame'] - row['ideal']:+.0f}",
+            str(row["latency"]),
+            str(row["results_after_frame"]) if row["core"] == "vjp" else "–",
+        ]
+        for row in content
+    ]
+    header = ["core", "P", "frame", "cycles a frame", "W H / P", "difference", "first in to first out", "results after"]
+    return (
+        f"## Cycles\n\nCounted in simulated RTL, {content[0]['frames']} frames back to back, no stalls. A VJP core's "
+        "output is the cotangent of the raw frame; its results were read over AXI4-Lite that many cycles after the "
+        "frame's last beat.\n\n" + rows(header, body)
+    )
+
+
+def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
+    """The callable beside PyTorch, and what the clock would give."""
+    labels = {
+        "rtl": "RTL, simulated",
+        "torch_eager": "PyTorch float32, eager",
+        "torch_compile": "PyTorch float32, torch.compile",
+    }
+    body = []
+    for demosaic, entry in content["pipelines"].items():
+        rates = entry["pixels_per_second"]
+        for name, label in labels.items():
+            ratio = f"{entry['ratio'][name]:.3f}" if name in entry["ratio"] else ""
+            body.append([f"{demosaic}: {label}", f"{rates[name] / 1e6:.2f}", ratio])
+        if demosaic in clocks:
+            body.append(
+                [
+                    f"{demosaic}: the core at its clock, one pixel per cycle",
+                    f"{clocks[demosaic]:.1f}",
+                    f"{clocks[demosaic] * 1e6 / rates['torch_compile']:.1f} × torch.compile",
+                ]
+            )
+    header = ["forward and whole gradient", "Mpixel/s", "RTL over it"]
+    return (
+        f"## Throughput\n\nOne core of {content['processor']}, torch {content['torch']}, {content['frames']} frames of "
+        f"{content['width']}×{content['height']}, side by side in one run.\n\n" + rows(header, body)
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("out/bench"))
+    parser.add_argument("--out", type=Path, default=Path("docs/figures.md"))
+    options = parser.parse_args()
+    read = {}
+    for name in ("cycles", "throughput", "synthesis"):
+        path = options.results / f"{name}.json"
+        if path.exists():
+            read[name] = json.loads(path.read_text())
+    if not read:
+        print(f"no results in {options.results}; run make bench", file=sys.stderr)
+        return 2
+    parts = [HEAD]
+    if "cycles" in read:
+        parts.append(cycles(read["cycles"]))
+    if "throughput" in read:
+        results = read.get("synthesis", {}).get("results", {})
+        cores = {name.removeprefix("vjp_core."): e for name, e in results.items() if name.startswith("vjp_core.")}
+        parts.append(throughput(read["throughput"], {n: e["fmax"] for n, e in cores.items() if "fmax" in e}))
+    if "synthesis" in read:
+        parts.append(synthesis(read["synthesis"]))
+    options.out.write_text("\n".join(parts))
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
