@@ -11,12 +11,6 @@ from .pixel import Flow
 
 __all__ = ["Fifo", "FlowFifo"]
 
-# Depth up to which rows live in distributed RAM (asynchronous read); block RAM above.
-_DISTRIBUTED = 64
-# Beats that may be between the block RAM's read address and `o`. Five clocks pass from one use of a credit to
-# the next (read, output register, distributed RAM, output register, return); a power of two wastes no rows.
-_PREFETCH = 8
-
 
 class _Pointer(wiring.Component):
     """A row number 0, 1 .. rows - 1, 0, 1 .., for any number of rows; steps when ``step`` is high."""
@@ -59,14 +53,14 @@ class _Count(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
+        # One adder for both directions: + 1 is 0..01, - 1 is 1..11.
+        falls = self.down & ~self.up
+        step = Cat(self.up ^ self.down, falls.replicate(len(self.value) - 1))
+        m.d.sync += self.value.eq((self.value + step)[: len(self.value)])
         with m.If(self.up & ~self.down):
-            m.d.sync += [
-                self.value.eq(self.value + 1),
-                self.empty.eq(0),
-                self.full.eq(self.value == self._limit - 1),
-            ]
-        with m.Elif(self.down & ~self.up):
-            m.d.sync += [self.value.eq(self.value - 1), self.empty.eq(self.value == 1), self.full.eq(0)]
+            m.d.sync += [self.empty.eq(0), self.full.eq(self.value == self._limit - 1)]
+        with m.Elif(falls):
+            m.d.sync += [self.empty.eq(self.value == 1), self.full.eq(0)]
         return m
 
 
@@ -102,6 +96,12 @@ class Fifo(wiring.Component):
         If ``depth`` is below 1.
     """
 
+    # Depth up to which rows live in distributed RAM (asynchronous read); block RAM above.
+    _distributed = 64
+    # Beats that may be between the block RAM's read address and o. Five clocks pass from one use of a credit to
+    # the next (RAM, its register, the prefetch's RAM and register, return); a power of two wastes no rows.
+    _ahead = 8
+
     def __init__(self, shape: ShapeLike, depth: int) -> None:
         if depth < 1:
             raise ValueError(f"FIFO depth {depth} is too small; give at least 1")
@@ -116,7 +116,7 @@ class Fifo(wiring.Component):
             self._write_port = self._memory.write_port()
             self._write, self._read = _Pointer(depth), _Pointer(depth)
             self._stored = _Count(depth)
-            if depth <= _DISTRIBUTED:
+            if depth <= self._distributed:
                 self.latency = 2
                 self._read_port = self._memory.read_port(domain="comb")
             else:
@@ -127,8 +127,8 @@ class Fifo(wiring.Component):
                 # bit 0: the RAM's own output is a beat; bit 1: the register after it is one
                 self._reading = Signal(2)
                 self._register = Signal(self._width)
-                self._prefetch = Fifo(shape, _PREFETCH)
-                self._credit = _Count(_PREFETCH)
+                self._prefetch = Fifo(shape, self._ahead)
+                self._credit = _Count(self._ahead)
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
@@ -167,7 +167,7 @@ class Fifo(wiring.Component):
             read.step.eq(take),
             stored.down.eq(take),
         ]
-        if self._depth <= _DISTRIBUTED:
+        if self._depth <= self._distributed:
             m.d.comb += take.eq(~stored.empty & (self.o.ready | ~self.o.valid))
             with m.If(self.o.ready | ~self.o.valid):
                 m.d.sync += self.o.valid.eq(~stored.empty)
