@@ -372,16 +372,9 @@ def _configuration(
 
 
 def _replaced(config: Config, **options: object) -> Config:
-    from pydantic import ValidationError
-
-    from pullback.config import sentence
-
-    try:
-        return config.model_copy(
-            update={"pipeline": PipelineConfig.model_validate(config.pipeline.model_dump() | options)}
-        )
-    except ValidationError as error:
-        raise UsageError(sentence(error)) from error
+    return config.model_copy(
+        update={"pipeline": PipelineConfig.checked(**config.pipeline.model_dump() | options)}
+    )
 
 
 def _load(raw: Path, config: Config, *, target: Path | None, cfa, black, white, crop) -> Raw:

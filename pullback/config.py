@@ -58,6 +58,14 @@ class PipelineConfig(_Model):
     max_width: int = Field(default=4096, ge=2, le=16384)
     max_height: int = Field(default=4096, ge=2, le=16384)
 
+    @classmethod
+    def checked(cls, **options: object) -> PipelineConfig:
+        """From options that a person gave: what is wrong with them is a :class:`UsageError` of one sentence."""
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            raise UsageError(sentence(error)) from error
+
 
 class FrameConfig(_Model):
     """What is known of the sensor: CFA order, black and white level in the file's own units."""

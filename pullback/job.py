@@ -106,6 +106,7 @@ def tune_frame(
     state.save(out / STATE, mark)
     last = held_out_psnr(backend, raw, state.best, split)
     seconds = time.perf_counter() - begun
+    start_name = "given start" if config.parameters else "neutral start"
     written = _write(
         raw,
         backend,
@@ -141,6 +142,7 @@ def _write(
     settings: Settings,
     *,
     title: str,
+    start_name: str,
     figures: tuple[float, float, float],
 ) -> list[Path]:
     first, last, seconds = figures
@@ -160,7 +162,7 @@ def _write(
     report = Report(
         title=f"tuned on {title}",
         facts=[
-            ("held-out PSNR, neutral start", f"{first:.2f} dB"),
+            (f"held-out PSNR, {start_name}", f"{first:.2f} dB"),
             ("held-out PSNR, tuned", f"{last:.2f} dB"),
             ("gradient steps", str(state.step)),
             ("gradients from", {"rtl": "simulated RTL"}.get(backend.name, f"{backend.name} model")),
@@ -172,6 +174,7 @@ def _write(
         after=render(backend, raw, state.best),
         target=raw.target,
         target_name=raw.target_name,
+        start_name=start_name,
         held_out=split.held_out,
         loss=[Measure(loss=loss, gradient={}).psnr for loss in state.loss],
         held_out_psnr=state.held_out,

@@ -57,6 +57,7 @@ class Report:
     after: NDArray[np.int64]
     target: NDArray[np.int64]
     target_name: str
+    start_name: str
     held_out: Crop
     loss: Sequence[float]
     held_out_psnr: Sequence[tuple[int, float]]
@@ -279,7 +280,7 @@ def _number_rows(pipeline: Pipeline, start: Theta, tuned: Theta) -> list[dict]:
                 {
                     "key": parameter.key,
                     "format": str(parameter.format),
-                    "columns": 3 if parameter.entries % 3 == 0 else 4,
+                    "columns": 3 if parameter.entries % 3 == 0 else 2,
                     "before": [f"{v:.4f}" for v in parameter.decode(start[parameter.key])],
                     "after": [f"{v:.4f}" for v in parameter.decode(tuned[parameter.key])],
                 }
@@ -362,7 +363,8 @@ body { margin: 0; background: var(--bg); color: var(--ink); font: 15px/1.5 syste
 main { max-width: 1180px; margin: 0 auto; padding: 36px 24px 60px; }
 h1 { font-size: 30px; margin: 0 0 2px; letter-spacing: -.02em; } h1 span { color: var(--hot) }
 h2 { font-size: 19px; margin: 0 0 4px; } p { margin: 0 0 14px; color: var(--dim); max-width: 75ch; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 22px; margin-top: 20px; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 22px;
+  margin-top: 20px; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 18px; }
 .fact { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 12px 16px; }
 .fact b { display: block; font-size: 22px; letter-spacing: -.01em; font-variant-numeric: tabular-nums; }
@@ -394,9 +396,10 @@ th { text-align: left; color: var(--dim); font-weight: 500; } td, th { padding: 
 {% endfor %}</div>
 
 <section><h2>Before, after, target</h2>
-<p>Below the dashed line is the part that was held out: no gradient ever saw it.</p>
+<p>Below the dashed line is the part that was held out: no step of the training saw it.</p>
 <div class="three">
-{% for name, source, text in [("Before", before, "neutral start"), ("After", after, "tuned"), ("Target", target, r.target_name)] %}
+{% for name, source, text in
+  [("Before", before, r.start_name), ("After", after, "tuned"), ("Target", target, r.target_name)] %}
 <figure><div class="shot"><img src="{{ source }}" alt="{{ name }}"><i style="top: {{ held_out_top }}%"></i></div>
 <figcaption><b>{{ name }}</b>: {{ text }}</figcaption></figure>
 {% endfor %}</div></section>
@@ -408,15 +411,18 @@ style="clip-path: inset(0 50% 0 0)"></div>
 oninput="document.getElementById('top').style.clipPath = `inset(0 ${100 - this.value}% 0 0)`"></div></section>
 
 <section><h2>How it learned</h2><p>Every point of the blue line is one pass of the training region through the core,
-which returns the loss and its whole gradient together.</p>{{ loss | safe }}</section>
+which returns the loss and its whole gradient together.</p><div style="max-width: 900px">{{ loss | safe }}</div></section>
 
 <section><h2>Where the gradient came from</h2>
 <p>The size of the loss's derivative with respect to each site of the sensor, on one scale for both maps
 (by its square root; full brightness at {{ "%.4f" | format(bound) }}).</p>
 <div class="three">
-<figure><img src="{{ gradient_before }}" alt="gradient before"><figcaption><b>Before</b>: what the first step saw</figcaption></figure>
-<figure><img src="{{ gradient_after }}" alt="gradient after"><figcaption><b>After</b>: what is left</figcaption></figure>
-<figure><img src="{{ error }}" alt="error"><figcaption><b>Remaining error</b> of the picture, largest channel</figcaption></figure>
+<figure><img src="{{ gradient_before }}" alt="gradient before">
+<figcaption><b>Before</b>: what the first step saw</figcaption></figure>
+<figure><img src="{{ gradient_after }}" alt="gradient after">
+<figcaption><b>After</b>: what is left</figcaption></figure>
+<figure><img src="{{ error }}" alt="error">
+<figcaption><b>Remaining error</b> of the picture, largest channel</figcaption></figure>
 </div></section>
 
 <section><h2>What it learned</h2>
@@ -424,21 +430,25 @@ which returns the loss and its whole gradient together.</p>{{ loss | safe }}</se
 {% for key, chart in curves.items() %}<div><p>Tone curve (dashed: before)</p>{{ chart | safe }}</div>{% endfor %}
 <div class="scroll"><table><tr><th>parameter</th><th>before</th><th>after</th></tr>
 {% for row in numbers %}<tr><td>{{ row.key }}<br><small>{{ row.format }}</small></td>
-{% for values in [row.before, row.after] %}<td><span class="grid" style="grid-template-columns: repeat({{ row.columns }}, auto)">
+{% for values in [row.before, row.after] %}<td>
+<span class="grid" style="grid-template-columns: repeat({{ row.columns }}, auto)">
 {% for v in values %}<span>{{ v }}</span>{% endfor %}</span></td>{% endfor %}</tr>
 {% endfor %}</table></div></div>
 {% for key, (was, now) in banks.items() %}<div class="two" style="margin-top: 22px">
-<div><p>Demosaicking filters before</p>{{ was | safe }}</div><div><p>after: orange adds, blue subtracts</p>{{ now | safe }}</div></div>
+<div><p>Demosaicking filters before</p>{{ was | safe }}</div>
+<div><p>after: orange adds, blue subtracts</p>{{ now | safe }}</div></div>
 {% endfor %}</section>
 
 <section><h2>The pipeline</h2>
 <div class="flow">{% for stage in stages %}<div class="wire"><b>&rarr;</b>{{ stage.i }}</div>
 <div class="box">{{ stage.name }}<small>{{ stage.parameters }}</small></div>
 {% if loop.last %}<div class="wire"><b>&rarr;</b>{{ stage.o }}</div>{% endif %}{% endfor %}</div>
-<div class="scroll"><table><tr><th>stage</th><th>in</th><th>out</th><th>cotangent at its input</th><th class="n">radius</th>
+<div class="scroll"><table><tr><th>stage</th><th>in</th><th>out</th><th>cotangent at its input</th>
+<th class="n">radius</th>
 <th class="n">tape, kbit at {{ tape_width }} wide</th><th class="n">clipped before</th><th class="n">clipped after</th>
 <th class="n">cotangents clipped</th></tr>
-{% for stage in stages %}<tr><td>{{ stage.name }}</td><td>{{ stage.i }}</td><td>{{ stage.o }}</td><td>{{ stage.cotangent }}</td>
+{% for stage in stages %}<tr><td>{{ stage.name }}</td><td>{{ stage.i }}</td><td>{{ stage.o }}</td>
+<td>{{ stage.cotangent }}</td>
 <td class="n">{{ stage.radius }}</td><td class="n">{{ stage.tape }}</td><td class="n">{{ stage.saturated_before }}</td>
 <td class="n">{{ stage.saturated }}</td><td class="n">{{ stage.cotangent_saturated }}</td></tr>{% endfor %}</table></div>
 <p style="margin-top: 14px">{{ r.pipeline.lanes }} pixel{{ "s" if r.pipeline.lanes > 1 }} per clock, border {{ r.pipeline.border }},
