@@ -63,7 +63,7 @@ ERROR_NAMES = (
     "bad geometry at commit", "results overrun",
 )  # fmt: skip
 
-_STATUS, _ERRORS, _CONTROL, _RESULTS = 0x00C, 0x010, 0x008, 0x028
+_CONTROL, _STATUS, _ERRORS, _ACK = 0x008, 0x00C, 0x010, 0x02C
 _MAX_SIZE, _BUILD, _RESULT_WORDS = 0x030, 0x034, 0x03C
 _PARAMETER_BASE = 0x1000
 _FRAME_WORDS = ("width", "height", "cfa", "depth", "frames")
@@ -760,7 +760,9 @@ class Model:
     ) -> BeatRun:
         """Streams beats as they are, well-formed or not, until nothing moves for ``quiet`` cycles.
 
-        No results are fetched or acknowledged.
+        Results are not fetched: groups that end are acknowledged together at the end of the run, and more than one
+        shows in ``errors`` as an overrun. Errors stay until :meth:`clear_errors`. Where a spoilt frame leaves the
+        count of frames in a group is the core's affair: :meth:`reset` before :meth:`run`, if groups matter.
 
         Parameters
         ----------
@@ -793,6 +795,7 @@ class Model:
             done, stream = job.outputs[OUTPUTS.index(name)].done, buffers[name]
             outputs[name] = Beats(stream.data[:done], stream.flags[:done] & 1, stream.flags[:done] >> 1)
         taken = {name: job.inputs[INPUTS.index(name)].done for name in inputs}
+        self.write(_ACK, 1)
         return BeatRun(outputs, taken, self.errors, job.cycles)
 
     def _check_arrays(self, arrays: dict[str, np.ndarray]) -> int:

@@ -22,6 +22,14 @@ class _Port:
             setattr(self, name, getattr(dut, f"{prefix}_{name}"))
         self.edge = RisingEdge(dut.clk)  # one object, reused: making triggers is most of a bench's time
 
+    def read(self, wire: str) -> int:
+        """What a wire carries; X fails the test."""
+        value = getattr(self, wire).value
+        try:
+            return int(value)
+        except ValueError:
+            raise AssertionError(f"{self.prefix}_{wire} is {value}: X in a simulation is a fault") from None
+
 
 class Source(_Port):
     """Sends beats. Between beats the wires carry the complement of the last one, so that nothing relies on them.
@@ -64,7 +72,7 @@ class Source(_Port):
                     if position == len(words):
                         return
             await self.edge
-            if valid and int(self.tready.value):
+            if valid and self.read("tready"):
                 position += 1
                 self.sent += 1
                 valid = False
@@ -96,10 +104,10 @@ class Sink(_Port):
         ready = False
         while True:
             await self.edge
-            if ready and int(self.tvalid.value):
-                self._words.append(int(self.tdata.value))
-                self._user.append(int(self.tuser.value))
-                self._last.append(int(self.tlast.value))
+            if ready and self.read("tvalid"):
+                self._words.append(self.read("tdata"))
+                self._user.append(self.read("tuser"))
+                self._last.append(self.read("tlast"))
                 self._arrived.set()
             before, ready = ready, next(self._pattern)
             if ready != before:
@@ -139,12 +147,12 @@ class StabilityMonitor(_Port):
         waiting: tuple[int, int, int] | None = None
         while True:
             await self.edge
-            valid, ready = int(self.tvalid.value), int(self.tready.value)
+            valid, ready = self.read("tvalid"), self.read("tready")
             if waiting is not None and not valid:
                 raise AssertionError(f"{self.prefix}: valid dropped before the beat was taken")
             if not valid:
                 continue
-            beat = (int(self.tdata.value), int(self.tuser.value), int(self.tlast.value))
+            beat = (self.read("tdata"), self.read("tuser"), self.read("tlast"))
             if waiting is not None and beat != waiting:
                 raise AssertionError(
                     f"{self.prefix}: the payload changed from {waiting} to {beat} while it waited"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pullback.sim.cache import digest, once
@@ -100,21 +101,23 @@ def run_bench(
     with simulator_environment(simulator), tempfile.TemporaryDirectory(prefix="pullback-bench-") as scratch:
         name = digest("bench", "1", simulator, tool.version, top, *texts)
         folder = once(name, lambda work: _build(work, sources, top, simulator))
-        log = Path(scratch) / "test.log"
-        try:
-            results = get_runner(simulator).test(
+        log, results = Path(scratch) / "test.log", Path(scratch) / "results.xml"
+        with suppress(
+            SystemExit, RuntimeError
+        ):  # the runner raises under pytest only: the results file decides
+            get_runner(simulator).test(
                 test_module=module, hdl_toplevel=top, hdl_toplevel_lang="verilog", build_dir=folder,
-                test_dir=scratch, results_xml=str(Path(scratch) / "results.xml"), seed=seed,
+                test_dir=scratch, results_xml=str(results), seed=seed,
                 extra_env=dict(environment or {}), timescale=_TIMESCALE, log_file=log,
             )  # fmt: skip
-            count, failed = get_results(results)
-        except (SystemExit, RuntimeError) as error:
-            words = log.read_text() if log.exists() else ""
-            raise BenchError(f"{simulator} broke off: {error}\n{words[-6000:]}") from error
-        words = log.read_text() if log.exists() else ""
-        # The runner does not raise by itself outside pytest, and a module without tests passes.
+        words = log.read_text()[-8000:] if log.exists() else ""
+        if "No tests were discovered" in words:
+            raise BenchError(f"{module} has no test")
+        if not results.exists():
+            raise BenchError(f"{simulator} broke off\n{words}")
+        count, failed = get_results(results)
         if count == 0:
-            raise BenchError(f"{module} ran no test on {simulator}\n{words[-6000:]}")
+            raise BenchError(f"{module} ran no test on {simulator}\n{words}")
         if failed:
-            raise BenchError(f"{failed} of {count} tests of {module} failed on {simulator}\n{words[-6000:]}")
+            raise BenchError(f"{failed} of {count} tests of {module} failed on {simulator}\n{words}")
         return count

@@ -12,7 +12,17 @@ from __future__ import annotations
 
 import numpy as np
 
-FAULTS = ("drops_valid", "changes_payload", "stuck", "no_last", "dirty_padding", "extra_beat", "no_results")
+FAULTS = (
+    "none",
+    "drops_valid",
+    "changes_payload",
+    "stuck",
+    "no_last",
+    "dirty_padding",
+    "extra_beat",
+    "no_results",
+)
+"""What frame word 9 switches on in the toy."""
 
 
 def frame_words(
@@ -23,9 +33,11 @@ def frame_words(
     kind: int = 0,
     offset: tuple[int, ...] = (1, 2, 3),
     depth: int = 16,
+    fault: str = "none",
 ) -> np.ndarray:
     """The parameter memory of the toy."""
-    return np.array([width, height, 0, depth, frames, 0, kind, 0, 256, *[0] * 7, *offset], np.int64)
+    words = [width, height, 0, depth, frames, 0, kind, 0, 256, FAULTS.index(fault), *[0] * 6, *offset]
+    return np.array(words, np.int64)
 
 
 def picture(raw: np.ndarray, offset: tuple[int, ...] = (1, 2, 3)) -> np.ndarray:
@@ -51,10 +63,8 @@ def expected_results(gradients: np.ndarray, group: int) -> np.ndarray:
     return np.stack([grouped.sum(axis=(1, 2, 3, 4)), pixels], axis=1)
 
 
-def toy_core(*, lanes: int = 1, vjp: bool = True, with_picture: bool = True, fault: str | None = None) -> str:
+def toy_core(*, lanes: int = 1, vjp: bool = True, with_picture: bool = True) -> str:
     """SystemVerilog of the toy with top module ``core``."""
-    if fault is not None and fault not in FAULTS:
-        raise ValueError(f"fault is {fault!r}; the toy has {', '.join(FAULTS)}")
     ports = ["input clk", "input rst"]
 
     def axis(name: str, width: int, inward: bool) -> None:
@@ -88,7 +98,7 @@ def toy_core(*, lanes: int = 1, vjp: bool = True, with_picture: bool = True, fau
         """
   reg [31:0] mem [0:18];
   reg [31:0] active [0:18];
-  reg pending, ready, live, halted;
+  reg pending, ready, live, halted, extra;
   reg [15:0] errors;
   reg [31:0] finished, frames_done, in_group;
   reg [63:0] cycles, pixels, sum, count, result0, result1;
@@ -113,7 +123,7 @@ def toy_core(*, lanes: int = 1, vjp: bool = True, with_picture: bool = True, fau
   reg signed [31:0] total;
   always_comb begin
     pd_next = 0; gd_next = 0; sum_next = sum; lanes_on = 0;
-    for (p = 0; p < P; p = p + 1) if (x + p < width || DIRTY) begin
+    for (p = 0; p < P; p = p + 1) if (x + p < width || FAULT_dirty_padding) begin
       total = 0;
       for (c = 0; c < 3; c = c + 1) begin
         pd_next[48*p + 16*c +: 16] = s_axis_raw_tdata[16*p +: 16] + offsets[16*c +: 16];
@@ -138,24 +148,27 @@ def toy_core(*, lanes: int = 1, vjp: bool = True, with_picture: bool = True, fau
     if (m_axis_gradient_tready) gv <= 0;
     if (fire) begin
       pv <= HASP; gv <= VJP; pd <= pd_next; gd <= gd_next; sum <= sum_next; count <= count + lanes_on;
-      pu <= at_start; gu <= at_start; pl <= eol & !NOLAST; gl <= eol; pixels <= pixels + lanes_on;
+      pu <= at_start; gu <= at_start; pl <= eol & !FAULT_no_last; gl <= eol; pixels <= pixels + lanes_on;
       x <= eol ? 0 : x + P;
       if (eol) y <= eof ? 0 : y + 1;
       if (eol & !s_axis_raw_tlast) errors[0] <= 1;
       if (!eol & s_axis_raw_tlast) errors[1] <= 1;
       if (at_start != s_axis_raw_tuser) errors[2] <= 1;
-      if (STUCK && y == 2) halted <= 1;
+      if (FAULT_stuck && y == 2) halted <= 1;
       if (eof) begin
         frames_done <= frames_done + 1;
         in_group <= in_group + 1;
         if (in_group + 1 == active[4]) begin
           in_group <= 0; sum <= 0; count <= 0; result0 <= sum_next; result1 <= count + lanes_on;
-          ready <= !NORESULTS; finished <= finished + !NORESULTS;
+          ready <= !FAULT_no_results; finished <= finished + !FAULT_no_results;
           if (ready) errors[10] <= 1;
         end
       end
     end
-    FAULT
+    if (FAULT_drops_valid & pv & !m_axis_picture_tready & y[0]) pv <= 0;
+    if (FAULT_changes_payload & pv & !m_axis_picture_tready & y[0]) pd[3] <= !pd[3];
+    if (fire & eof) extra <= FAULT_extra_beat;
+    if (extra & pv & m_axis_picture_tready & !fire) begin pv <= 1; extra <= 0; end
     if (pending & at_start & !(pv & !m_axis_picture_tready) & !(gv & !m_axis_gradient_tready)) begin
       pending <= 0;
       if (mem[0] == 0 || mem[0] > 4096 || mem[1] == 0 || mem[1] > 4096 || mem[3] < 8 || mem[3] > 16
@@ -199,13 +212,13 @@ def toy_core(*, lanes: int = 1, vjp: bool = True, with_picture: bool = True, fau
       endcase
     end
     if (rst) begin
-      pending <= 0; ready <= 0; live <= 0; halted <= 0; errors <= 0; finished <= 0; frames_done <= 0; in_group <= 0;
-      cycles <= 0; pixels <= 0; sum <= 0; count <= 0; x <= 0; y <= 0; pv <= 0; gv <= 0;
+      pending <= 0; ready <= 0; live <= 0; halted <= 0; extra <= 0; errors <= 0;
+      finished <= 0; frames_done <= 0; in_group <= 0; cycles <= 0; pixels <= 0; sum <= 0; count <= 0; x <= 0; y <= 0; pv <= 0; gv <= 0;
       s_axil_bvalid <= 0; s_axil_rvalid <= 0;
     end
   end
   initial begin
-    pending = 0; ready = 0; live = 0; halted = 0; errors = 0; finished = 0; frames_done = 0; in_group = 0;
+    pending = 0; ready = 0; live = 0; halted = 0; extra = 0; errors = 0; finished = 0; frames_done = 0; in_group = 0;
     cycles = 0; pixels = 0; sum = 0; count = 0; x = 0; y = 0; pv = 0; gv = 0; pd = 0; gd = 0;
     pu = 0; pl = 0; gu = 0; gl = 0; result0 = 0; result1 = 0; cycles_hi = 0;
     s_axil_bvalid = 0; s_axil_rvalid = 0; s_axil_rdata = 0;
@@ -222,14 +235,9 @@ def toy_core(*, lanes: int = 1, vjp: bool = True, with_picture: bool = True, fau
         code += ["assign m_axis_picture_tdata = pd; assign m_axis_picture_tvalid = pv;",
                  "assign m_axis_picture_tuser = pu; assign m_axis_picture_tlast = pl;"]  # fmt: skip
     code.append("endmodule")
-    behaviour = {
-        "drops_valid": "if (pv & !m_axis_picture_tready & y[0]) pv <= 0;",
-        "changes_payload": "if (pv & !m_axis_picture_tready & y[0]) pd[3] <= !pd[3];",
-        "extra_beat": "if (fire & eof) begin y <= height - 1; x <= width - P; end",
-    }
-    text = "\n".join(code).replace("FAULT", behaviour.get(fault or "", ""))
-    for name, value in (("VJP", vjp), ("HASP", with_picture), ("NOLAST", fault == "no_last"),
-                        ("STUCK", fault == "stuck"), ("DIRTY", fault == "dirty_padding"),
-                        ("NORESULTS", fault == "no_results")):  # fmt: skip
+    text = "\n".join(code)
+    for name, value in (("VJP", vjp), ("HASP", with_picture)):
         text = text.replace(name, f"1'b{int(value)}")
+    for number, name in enumerate(FAULTS):
+        text = text.replace(f"FAULT_{name}", f"(active[9] == {number})")
     return text
