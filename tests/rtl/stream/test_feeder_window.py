@@ -271,3 +271,25 @@ def test_a_pointwise_feeder_is_a_join(lanes):
             check_frames(outputs, frames, trails, lanes=lanes, radius=0, border="zero", trailing=TRAIL)
             if not rough:
                 assert ticks[-1] - ticks[0] == len(ticks) - 1 == len(outputs) - 1
+
+
+def test_ticks_stop_within_the_margin():
+    """When room falls, `margin` ticks appear at most, none after; when it rises they go on."""
+    dut = Feeder(LEAD)
+    seen = []
+
+    async def bench(ctx):
+        ctx.set(dut.width, 100)
+        ctx.set(dut.height, 1)
+        ctx.set(dut.i.valid, 1)
+        for cycle in range(40):
+            ctx.set(dut.room, not 10 <= cycle < 30)
+            if ctx.get(dut.o.valid):
+                seen.append(cycle)
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert seen == [*range(seen[0], 10 + dut.margin), *range(32, 40)]
