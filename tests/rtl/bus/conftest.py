@@ -75,8 +75,10 @@ class Host:
 
     async def settled(self):
         """Waits until no commit is pending."""
-        while await self.get(0x00C) & 1:
-            pass
+        for _ in range(1000):
+            if not await self.get(0x00C) & 1:
+                return
+        raise AssertionError("the commit is still pending")
 
 
 @pytest.fixture

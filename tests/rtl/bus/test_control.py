@@ -166,8 +166,9 @@ def test_read_only_and_unmapped_addresses_answer_slverr_and_do_nothing(simulate,
     assert len(log) == MAP.parameter_words
 
 
-def test_reserved_words_read_zero_and_ignore_writes(simulate, host):
+def test_reserved_words_read_and_load_zero_and_ignore_writes(simulate, host):
     dut = Control(MAP)
+    log = []
 
     async def main(ctx):
         axi = host(ctx, dut)
@@ -175,8 +176,13 @@ def test_reserved_words_read_zero_and_ignore_writes(simulate, host):
             await axi.put(PARAMETER_BASE + 4 * k, 0xFFFFFFFF)
         assert [await axi.get(PARAMETER_BASE + 4 * k) for k in range(9, 16)] == [0] * 7
         assert await axi.get(PARAMETER_BASE + 4 * 16) == 0xFFFFFFFF  # -1, the default
+        log.clear()
+        ctx.set(dut.drained, 1)
+        await axi.put(COMMIT, 1)
+        await axi.settled()
+        assert [entry[2] for entry in log[9:16]] == [0] * 7
 
-    simulate(dut, main)
+    simulate(dut, main, watch_load(dut, log))
 
 
 def test_accesses_in_the_first_clocks_wait_for_the_defaults(simulate, host):
