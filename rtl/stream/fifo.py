@@ -64,6 +64,51 @@ class _Count(wiring.Component):
         return m
 
 
+class _Ram(wiring.Component):
+    """``rows[write_row] = write_data`` and ``read_data = rows[read_row]``, at once or, ``block``, a clock later.
+
+    A block RAM is cut into slices as wide as one block is at this depth (512 x 36, 1024 x 18, 2048 x 9,
+    4096 x 4 .. 16384 x 1 on an ECP5). Synthesis left to itself prefers banks of wide words, and their
+    multiplexer then sits behind the RAM's slow outputs.
+    """
+
+    def __init__(self, width: int, rows: int, block: bool) -> None:
+        bits = (rows - 1).bit_length()
+        native = (36 >> max(bits - 9, 0) if bits <= 11 else max(16384 >> bits, 1)) if block else width
+        self.slices = [
+            Memory(shape=min(native, width - low), depth=rows, init=()) for low in range(0, width, native)
+        ]
+        self._write_ports = [memory.write_port() for memory in self.slices]
+        self._read_ports = [memory.read_port(domain="sync" if block else "comb") for memory in self.slices]
+        super().__init__(
+            {
+                "write": In(1),
+                "write_row": In(range(max(rows, 2))),
+                "write_data": In(width),
+                "read_row": In(range(max(rows, 2))),
+                "read_data": Out(width),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        low = 0
+        for k, memory in enumerate(self.slices):
+            m.submodules[f"slice{k}"] = memory
+            write, read = self._write_ports[k], self._read_ports[k]
+            bits = slice(low, low := low + len(write.data))
+            m.d.comb += [
+                write.en.eq(self.write),
+                write.addr.eq(self.write_row),
+                write.data.eq(self.write_data[bits]),
+                read.addr.eq(self.read_row),
+                self.read_data[bits].eq(read.data),
+            ]
+            if read.domain != "comb":
+                m.d.comb += read.en.eq(1)
+        return m
+
+
 class Fifo(wiring.Component):
     """``o[n] = i[n]``: up to ``depth`` beats wait inside, in order, none lost, none doubled.
 
@@ -112,18 +157,15 @@ class Fifo(wiring.Component):
         # What lies between i and o is kept as attributes: the proofs state their invariants over it.
         self.latency = 1
         if self._width:
-            self._memory = Memory(shape=self._width, depth=depth, init=())
-            self._write_port = self._memory.write_port()
+            self._ram = _Ram(self._width, depth, block=depth > self._distributed)
             self._write, self._read = _Pointer(depth), _Pointer(depth)
             self._stored = _Count(depth)
             if depth <= self._distributed:
                 self.latency = 2
-                self._read_port = self._memory.read_port(domain="comb")
             else:
                 # The row being read was written at least a clock ago, and a full RAM is not written: the two
-                # ports never meet in a row, so no transparency.
+                # ports never meet in a row.
                 self.latency = 5
-                self._read_port = self._memory.read_port(domain="sync")
                 # bit 0: the RAM's own output is a beat; bit 1: the register after it is one
                 self._reading = Signal(2)
                 self._register = Signal(self._width)
@@ -151,19 +193,18 @@ class Fifo(wiring.Component):
             m.d.comb += self.o.valid.eq(~count.empty)
             return m
 
-        m.submodules.memory = self._memory
+        m.submodules.ram = ram = self._ram
         m.submodules.write = write = self._write
         m.submodules.read = read = self._read
         m.submodules.stored = stored = self._stored
-        rows = self._read_port
         take = Signal()
         m.d.comb += [
-            self._write_port.en.eq(push),
-            self._write_port.addr.eq(write.row),
-            self._write_port.data.eq(Value.cast(self.i.payload)),
+            ram.write.eq(push),
+            ram.write_row.eq(write.row),
+            ram.write_data.eq(Value.cast(self.i.payload)),
             write.step.eq(push),
             stored.up.eq(push),
-            rows.addr.eq(read.row),
+            ram.read_row.eq(read.row),
             read.step.eq(take),
             stored.down.eq(take),
         ]
@@ -171,19 +212,18 @@ class Fifo(wiring.Component):
             m.d.comb += take.eq(~stored.empty & (self.o.ready | ~self.o.valid))
             with m.If(self.o.ready | ~self.o.valid):
                 m.d.sync += self.o.valid.eq(~stored.empty)
-                m.d.sync += Value.cast(self.o.payload).eq(rows.data)
+                m.d.sync += Value.cast(self.o.payload).eq(ram.read_data)
         else:
             m.submodules.prefetch = prefetch = self._prefetch
             m.submodules.credit = credit = self._credit
             m.d.comb += [
-                rows.en.eq(1),
                 take.eq(~stored.empty & ~credit.full),
                 credit.up.eq(take),
                 credit.down.eq(self.o.valid & self.o.ready),
                 Value.cast(prefetch.i.payload).eq(self._register),
                 prefetch.i.valid.eq(self._reading[1]),
             ]
-            m.d.sync += [self._reading.eq(Cat(take, self._reading[0])), self._register.eq(rows.data)]
+            m.d.sync += [self._reading.eq(Cat(take, self._reading[0])), self._register.eq(ram.read_data)]
             wiring.connect(m, prefetch.o, wiring.flipped(self.o))
         return m
 

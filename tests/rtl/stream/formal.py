@@ -100,21 +100,21 @@ class QueueProof:
         end = Signal(range(2 * depth + 1))
         m.d.comb += end.eq(dut._read.row + stored.value)
         self.lemma(m, dut._write.row == Mux(end >= depth, end - depth, end))
-        probe = dut._memory.read_port(domain="comb")
+        probes = [memory.read_port(domain="comb") for memory in dut._ram.slices]
 
         def row(n: Value) -> Value:
             address = Signal(range(2 * depth + 1))
             m.d.comb += address.eq(dut._read.row + n)
-            m.d.comb += probe.addr.eq(Mux(address >= depth, address - depth, address))
-            return probe.data
+            m.d.comb += [probe.addr.eq(Mux(address >= depth, address - depth, address)) for probe in probes]
+            return Cat(probe.data for probe in probes)
 
         rows = Place(stored.value, row)
         if depth <= dut._distributed:
             self.lemma(m, dut.level == stored.value + dut.o.valid)
             return [register_place(dut.o.valid, Value.cast(dut.o.payload)), rows]
         # Block RAM may do anything when a row is read while it is written: nobody looks then.
-        with m.If(dut._write_port.en & ~stored.empty):
-            m.d.comb += Assert(dut._write_port.addr != dut._read_port.addr, "a row read while it is written")
+        with m.If(dut._ram.write & ~stored.empty):
+            m.d.comb += Assert(dut._ram.write_row != dut._ram.read_row, "a row read while it is written")
         credit, prefetch = dut._credit, dut._prefetch
         self.lemma(m, dut.level == stored.value + credit.value)
         self.lemma(m, credit.value == prefetch.level + dut._reading[0] + dut._reading[1])
@@ -122,7 +122,7 @@ class QueueProof:
         return [
             *self.fifo_places(m, prefetch),
             register_place(dut._reading[1], dut._register),
-            register_place(dut._reading[0], dut._read_port.data),
+            register_place(dut._reading[0], dut._ram.read_data),
             rows,
         ]
 

@@ -50,7 +50,7 @@ class AlwaysReady(Fifo):
 class LoadsWhileStalled(Fifo):
     def elaborate(self, platform) -> Module:
         m = super().elaborate(platform)
-        m.d.sync += Value.cast(self.o.payload).eq(self._read_port.data)
+        m.d.sync += Value.cast(self.o.payload).eq(self._ram.read_data)
         return m
 
 
