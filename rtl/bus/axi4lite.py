@@ -100,12 +100,10 @@ class AXI4Lite(wiring.Component):
         with m.If(self.s_axil_rready):
             m.d.sync += self.s_axil_rvalid.eq(0)
 
-        # A response still on its way keeps its own direction waiting, not the other one.
+        # A response still on its way keeps its own direction waiting, not the other one. The first clock after
+        # an access finds its slots empty, so that the other direction, if it waits, is next: they take turns.
         write_waits = ~self.s_axil_awready & ~self.s_axil_wready & ~self.s_axil_bvalid
         read_waits = ~self.s_axil_arready & ~self.s_axil_rvalid
-        prefer_read = Signal()
-        take_write = Signal()
-        m.d.comb += take_write.eq(write_waits & ~(read_waits & prefer_read))
 
         with m.FSM():
             with m.State("RESET"):
@@ -113,12 +111,11 @@ class AXI4Lite(wiring.Component):
                 m.next = "IDLE"
             with m.State("IDLE"):
                 m.d.sync += [
-                    request.write.eq(take_write),
-                    request.address.eq(Mux(take_write, write_address, read_address)),
+                    request.write.eq(write_waits),
+                    request.address.eq(Mux(write_waits, write_address, read_address)),
                     request.wdata.eq(write_data),
                 ]
-                with m.If(take_write):
-                    m.d.sync += prefer_read.eq(1)
+                with m.If(write_waits):
                     with m.If(whole):
                         m.d.sync += request.valid.eq(1)
                         m.next = "BUSY"
@@ -128,7 +125,7 @@ class AXI4Lite(wiring.Component):
                             self.s_axil_bresp.eq(SLVERR),
                         ]
                 with m.Elif(read_waits):
-                    m.d.sync += [prefer_read.eq(0), request.valid.eq(1)]
+                    m.d.sync += request.valid.eq(1)
                     m.next = "BUSY"
             with m.State("BUSY"), m.If(request.done):
                 response = Mux(request.error, SLVERR, OKAY)

@@ -120,6 +120,31 @@ def test_a_response_that_is_not_taken_holds_back_its_own_direction_only(simulate
     simulate(dut, main, memory(dut, words, log, seed=5))
 
 
+def test_a_read_waits_until_the_one_before_it_is_taken(simulate, host):
+    dut = AXI4Lite()
+    words, log = {5: 55, 6: 66}, []
+
+    async def main(ctx):
+        axi = host(ctx, dut)
+        ctx.set(dut.s_axil_arvalid, 1)
+        ctx.set(dut.s_axil_araddr, 20)
+        await ctx.tick().until(dut.s_axil_arready)
+        ctx.set(dut.s_axil_araddr, 24)
+        await ctx.tick().until(dut.s_axil_arready)
+        ctx.set(dut.s_axil_arvalid, 0)
+        assert await axi.write(28, 7) == OKAY
+        await ctx.tick().repeat(30)
+        assert ctx.get(dut.s_axil_rvalid) and ctx.get(dut.s_axil_rdata) == 55
+        assert log == [(0, 5), (1, 7)]
+        ctx.set(dut.s_axil_rready, 1)
+        await ctx.tick()
+        (data,) = await ctx.tick().sample(dut.s_axil_rdata).until(dut.s_axil_rvalid)
+        assert data == 66
+
+    simulate(dut, main, memory(dut, words, log, seed=6))
+    assert log == [(0, 5), (1, 7), (0, 6)]
+
+
 def test_outputs_are_low_in_reset(simulate):
     dut = AXI4Lite()
 
