@@ -199,5 +199,7 @@ def sentence(error: ValidationError) -> str:
         return f"unknown key {place!r}{_instead(key, model.model_fields)}"
     if first["type"] == "missing":
         return f"{place} is missing; add it"
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"]
+    if first["type"] == "value_error":  # one of our own: it names the value already
+        return message.removeprefix("Value error, ")
     return f"{place} is {first['input']!r}: {message[0].lower()}{message[1:]}"

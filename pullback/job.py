@@ -117,6 +117,7 @@ def tune_frame(
         state,
         settings,
         title=title,
+        start_name=start_name,
         figures=(first, last, seconds),
     )
     return Outcome(

@@ -411,7 +411,8 @@ style="clip-path: inset(0 50% 0 0)"></div>
 oninput="document.getElementById('top').style.clipPath = `inset(0 ${100 - this.value}% 0 0)`"></div></section>
 
 <section><h2>How it learned</h2><p>Every point of the blue line is one pass of the training region through the core,
-which returns the loss and its whole gradient together.</p><div style="max-width: 900px">{{ loss | safe }}</div></section>
+which returns the loss and its whole gradient together.</p>
+<div style="max-width: 900px">{{ loss | safe }}</div></section>
 
 <section><h2>Where the gradient came from</h2>
 <p>The size of the loss's derivative with respect to each site of the sensor, on one scale for both maps
@@ -450,8 +451,10 @@ which returns the loss and its whole gradient together.</p><div style="max-width
 {% for stage in stages %}<tr><td>{{ stage.name }}</td><td>{{ stage.i }}</td><td>{{ stage.o }}</td>
 <td>{{ stage.cotangent }}</td>
 <td class="n">{{ stage.radius }}</td><td class="n">{{ stage.tape }}</td><td class="n">{{ stage.saturated_before }}</td>
-<td class="n">{{ stage.saturated }}</td><td class="n">{{ stage.cotangent_saturated }}</td></tr>{% endfor %}</table></div>
-<p style="margin-top: 14px">{{ r.pipeline.lanes }} pixel{{ "s" if r.pipeline.lanes > 1 }} per clock, border {{ r.pipeline.border }},
+<td class="n">{{ stage.saturated }}</td><td class="n">{{ stage.cotangent_saturated }}</td></tr>
+{% endfor %}</table></div>
+<p style="margin-top: 14px">{{ r.pipeline.lanes }} pixel{{ "s" if r.pipeline.lanes > 1 }} per clock,
+border {{ r.pipeline.border }},
 line buffers for {{ r.pipeline.max_width }} sites. Loss scale at the end {{ "%g" | format(r.loss_scale) }}.
 {% if r.cycles %}{{ "{:,}".format(r.cycles) }} clock cycles of hardware in all.{% endif %}</p></section>
 

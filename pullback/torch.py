@@ -231,7 +231,7 @@ class ISP(Unit):
         files.write(Path(path), dump(Config(pipeline=self.config, parameters=tables)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _backend(name: str, config: PipelineConfig) -> Backend:
     """One backend per configuration: a simulated core is built once."""
     return open_backend(name, config)

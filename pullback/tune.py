@@ -10,7 +10,7 @@ of quantising a master is 1 (straight-through). Nothing here is random but the p
 function of (seed, step); so two backends that agree to the bit walk the same trajectory to the bit.
 
 **Loss scale.** A power of two, as in mixed-precision training: halved when more than 1/1000 of a boundary's
-cotangents saturate, doubled after 32 steps in a row in which fewer than 1/10000 do. It stays within what UQ(8, 8) holds.
+cotangents saturate, doubled after 32 steps in a row in which fewer than 1/10000 do. It stays within UQ(8, 8).
 
 **Held out.** The bottom quarter of the frame takes no part in the training; PSNR is measured there, on whole
 renditions, so its upper edge has its true neighbours. Training uses the upper three quarters as one frame or,

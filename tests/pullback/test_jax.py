@@ -69,7 +69,7 @@ def test_bad_input(unit, raw):
     theta = unit.init()
     with pytest.raises(UsageError, match="raw has the dtype int32"):
         unit(theta, jnp.zeros((8, 10), jnp.int32))
-    with pytest.raises(UsageError, match="'ccm.matrix' is missing"):
+    with pytest.raises(UsageError, match=r"'ccm\.matrix' is missing"):
         unit({k: v for k, v in theta.items() if k != "ccm.matrix"}, raw)
     with pytest.raises(UsageError, match="unknown parameter 'gamma'"):
         unit(theta | {"gamma": jnp.zeros(1)}, raw)

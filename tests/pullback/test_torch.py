@@ -86,7 +86,7 @@ def test_quantising_is_straight_through(isp, raw):
 
 def test_double_backward_is_a_clear_error(isp, raw):
     (gradient,) = torch.autograd.grad(isp(raw).sum(), isp.ccm.matrix, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative.*twin"):
+    with pytest.raises(RuntimeError, match=r"no second derivative.*twin"):
         gradient.sum().backward()
 
 
@@ -190,7 +190,7 @@ def test_bad_tensors(isp, bad, message):
 def test_bad_parameters_and_options(isp, raw):
     with torch.no_grad():
         isp.ccm.matrix[4] = float("nan")
-    with pytest.raises(UsageError, match="ccm.matrix holds NaN"):
+    with pytest.raises(UsageError, match=r"ccm\.matrix holds NaN"):
         isp(raw)
     with pytest.raises(UsageError, match="demosaic is 'menon'"):
         pullback.ISP(demosaic="menon")
