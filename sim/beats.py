@@ -44,7 +44,7 @@ class Beats:
     def __len__(self) -> int:
         return len(self.data)
 
-    def select(self, index: object) -> Beats:
+    def select(self, index: slice | np.ndarray) -> Beats:
         """The beats at ``index`` (a slice or an array of positions), to cut, drop or repeat some."""
         return Beats(self.data[index], self.user[index], self.last[index])
 

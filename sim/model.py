@@ -547,8 +547,8 @@ class Model:
         ports : dict, optional
             Name -> (direction, width, ...), as ``pullback.gen.verilog.ports`` gives it: checked against the Verilog.
         optimise : str
-            ``"quick"`` compiles in a fraction of the time, for tests that run few frames; ``"fast"`` simulates
-            several times faster, for everything that iterates.
+            ``"quick"`` for tests that run few frames, ``"fast"`` for everything that iterates. A five-stage ISP with
+            its pullback: 15 and 50 processor-seconds to build, 44 and 146 thousand pixels per processor-second.
         containers : dict, optional
             See :class:`Model`.
         progress : callable, optional

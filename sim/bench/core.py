@@ -94,7 +94,7 @@ def check_core(
     with tempfile.TemporaryDirectory(prefix="pullback-job-") as scratch:
         arrays: dict[str, np.ndarray] = {}
         described = [_describe(one, position, arrays) for position, one in enumerate(jobs)]
-        np.savez(Path(scratch) / "job.npz", **arrays)
+        np.savez(Path(scratch) / "job.npz", allow_pickle=False, **arrays)
         (Path(scratch) / "job.json").write_text(json.dumps(described))
         run_bench(
             sources, "pullback.sim.bench.bench_core", simulator=simulator, top=top,

@@ -18,7 +18,7 @@ class Coverage:
         Group -> names of its bins.
     """
 
-    def __init__(self, bins: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, bins: Mapping[str, Iterable[object]]) -> None:
         self._hits: dict[str, dict[str, int]] = {
             group: {str(n): 0 for n in names} for group, names in bins.items()
         }

@@ -50,7 +50,12 @@ def test_second_build_is_quick(cache: Path, toy: Any) -> None:
     sources = {"core.sv": toy.toy_core()}
     messages: list[str] = []
     fractions: list[float] = []
-    Model.build(sources, optimise="quick", progress=lambda f, m: (fractions.append(f), messages.append(m)))
+
+    def progress(fraction: float, message: str) -> None:
+        fractions.append(fraction)
+        messages.append(message)
+
+    Model.build(sources, optimise="quick", progress=progress)
     assert fractions == sorted(fractions) and fractions[-1] == 1.0 and "verilating" in messages
     messages.clear()
     started = time.perf_counter()

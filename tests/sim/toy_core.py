@@ -52,6 +52,7 @@ def gradient(
     if cotangent is not None:
         total = cotangent.astype(np.int64).sum(axis=1, keepdims=True)
     else:
+        assert target is not None
         total = (picture(raw).astype(np.int64) - target.astype(np.int64)).sum(axis=1, keepdims=True)
     return ((total + (1 << 23)) % (1 << 24) - (1 << 23)).astype(np.int32)
 
@@ -212,8 +213,9 @@ def toy_core(*, lanes: int = 1, vjp: bool = True, with_picture: bool = True) -> 
       endcase
     end
     if (rst) begin
-      pending <= 0; ready <= 0; live <= 0; halted <= 0; extra <= 0; errors <= 0;
-      finished <= 0; frames_done <= 0; in_group <= 0; cycles <= 0; pixels <= 0; sum <= 0; count <= 0; x <= 0; y <= 0; pv <= 0; gv <= 0;
+      pending <= 0; ready <= 0; live <= 0; halted <= 0; extra <= 0; errors <= 0; finished <= 0;
+      frames_done <= 0; in_group <= 0; cycles <= 0; pixels <= 0; sum <= 0; count <= 0; x <= 0; y <= 0;
+      pv <= 0; gv <= 0;
       s_axil_bvalid <= 0; s_axil_rvalid <= 0;
     end
   end
