@@ -33,7 +33,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(soft_wrap=True)
+console = Console()
+if not console.is_terminal:
+    console = Console(width=160)  # a table in a file or a pipe need not be folded
+
+INTERRUPTED = "stopped; earlier results are whole"
 
 # Options that several commands share.
 RawPath = Annotated[
@@ -51,6 +55,10 @@ LanesOption = Annotated[int | None, typer.Option(help="Pixels per clock: 1 or 2.
 MaxWidthOption = Annotated[int | None, typer.Option(help="Line buffers are built for this width.")]
 BackendOption = Annotated[str, typer.Option(help="rtl: simulated hardware. golden: numpy, the same bits.")]
 OutOption = Annotated[Path, typer.Option(help="Directory for the results.")]
+
+
+class _StoppedError(Exception):
+    """Ctrl-C ended the work early, in good order."""
 
 
 @app.callback(invoke_without_command=True)
@@ -96,8 +104,8 @@ def tune(
     settings = Settings(steps=steps, seed=seed)
     configuration = _configuration(config, demosaic, curve, border, lanes, max_width)
     frame = _load(raw, configuration, target=target, cfa=cfa, black=black, white=white, crop=crop)
-    if configuration.pipeline.max_width < frame.width or max_width is None:
-        configuration = _fitted(configuration, frame, max_width)
+    if config is None and max_width is None:
+        configuration = _fitted(configuration, frame)
     for note in frame.notes:
         console.print(note, style="dim", highlight=False)
     unit = _open(backend, configuration.pipeline)
@@ -127,10 +135,7 @@ def tune(
     print(f"Parameters: {out / 'tuned.toml'}")
     print(f"Report:     {out / 'report.html'}")
     if outcome.stopped and outcome.steps < settings.steps:
-        print(
-            f"Stopped at step {outcome.steps}; the best so far is kept. Go on with --resume.", file=sys.stderr
-        )
-        raise typer.Exit(130)
+        raise _StoppedError(f"stopped at step {outcome.steps}; the best so far is kept, go on with --resume")
 
 
 @app.command()
@@ -209,7 +214,9 @@ def simulate(
     configuration = _configuration(config, demosaic, curve, border, lanes, max_width)
     frame = _load(raw, configuration, target=None, cfa=cfa, black=black, white=white, crop=crop)
     if max_width is None and (config is None or configuration.pipeline.max_width < frame.width):
-        configuration = _replaced(configuration, max_width=max(64, frame.width))
+        configuration = _replaced(
+            configuration, max_width=max(64, frame.width), max_height=max(4096, frame.height)
+        )
     unit, golden = _open(backend, configuration.pipeline), GoldenBackend(configuration.pipeline)
     theta = configuration.theta(unit.pipeline) if configuration.parameters else neutral(unit.pipeline, frame)
     target = np.ascontiguousarray(np.moveaxis(frame.target, -1, 0))
@@ -302,11 +309,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        # Typer makes an exit code of Ctrl-C before it can be caught here.
+        return _say(INTERRUPTED, 130) if code == 130 else code if isinstance(code, int) else 0
+    except _StoppedError as error:
+        return _say(error, 130)
     except UsageError as error:
         return _say(error, 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("stopped; earlier results are whole", 130)
+        return _say(INTERRUPTED, 130)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         return _say(
@@ -386,10 +396,8 @@ def _load(raw: Path, config: Config, *, target: Path | None, cfa, black, white, 
     return load(raw, cfa=cfa, black=black, white=white, target=target, crop=crop)
 
 
-def _fitted(config: Config, frame: Raw, max_width: int | None) -> Config:
+def _fitted(config: Config, frame: Raw) -> Config:
     """A core as narrow as the frame allows: it builds and simulates faster. Wide frames are tuned in patches."""
-    if max_width is not None:
-        return config
     return _replaced(config, max_width=next(w for w in (64, 128, 256, 512) if w >= min(frame.width, 512)))
 
 

@@ -67,7 +67,7 @@ def test_bad_input():
     theta = backend.pipeline.defaults()
     with pytest.raises(UsageError, match="raw is 18 wide, the pipeline is built for 16; give max_width=18"):
         backend.forward(np.zeros((8, 18), np.int64), theta, Frame())
-    with pytest.raises(UsageError, match="raw is 10 high.*max_height=10"):
+    with pytest.raises(UsageError, match=r"raw is 10 high.*max_height=10"):
         backend.forward(np.zeros((10, 16), np.int64), theta, Frame())
     with pytest.raises(UsageError, match=r"shape \(8,\)"):
         backend.forward(np.zeros(8, np.int64), theta, Frame())
