@@ -6,8 +6,6 @@ From its few lines follow the forward RTL, the VJP RTL, registers and a PyTorch 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
 
@@ -32,7 +30,7 @@ class Knee(Stage):
 
     i, o = Pixel((("cfa", UQ(0, 16)),)), Pixel((("cfa", UQ(0, 12)),))
     cotangent = SQ(4, 14)
-    parameters: ClassVar = {
+    parameters = {  # noqa: RUF012
         "lift": Parameter(1, SQ(1, 9), (0.25,), "how far shadows are lifted"),
         "knee": Parameter(1, UQ(0, 12), (0.5,), "where lifting begins"),
     }

@@ -101,6 +101,9 @@ class Control(wiring.Component):
     ``frame_done`` : ``In(1)``
         One clock per frame.
     ``busy`` : ``In(1)``
+    ``overrun`` : ``In(1)``
+        One clock if a group's sums were lost inside the core: sets ERRORS bit 10, like results that were not
+        acknowledged.
 
     Raises
     ------
@@ -134,6 +137,7 @@ class Control(wiring.Component):
                 "pixels": In(Shape.cast(range(map.lanes + 1))),
                 "frame_done": In(1),
                 "busy": In(1),
+                "overrun": In(1),
             }
         )
 
@@ -159,15 +163,16 @@ class Control(wiring.Component):
                 m.d.sync += getattr(self, name).eq(commit.load.data)
 
         # Counters. What comes from the core is registered once: it may have travelled far.
-        pixels, frame_done, errors, busy = (
+        pixels, frame_done, errors, busy, lost = (
             Signal.like(port, name=f"{port.name}_now")
-            for port in (self.pixels, self.frame_done, self.errors, self.busy)
+            for port in (self.pixels, self.frame_done, self.errors, self.busy, self.overrun)
         )
         m.d.sync += [
             pixels.eq(self.pixels),
             frame_done.eq(self.frame_done),
             errors.eq(self.errors),
             busy.eq(self.busy),
+            lost.eq(self.overrun),
         ]
         frame_count = Signal(32)
         pixel_count = Signal(64)
@@ -185,7 +190,7 @@ class Control(wiring.Component):
             cycle_count.eq(cycle_count + 1),
             result_count.eq(result_count + collect.collected),
             ready.eq((ready & ~acknowledge) | collect.collected),
-            sticky.eq((sticky & ~clear) | Cat(errors, commit.refused, overrun)),
+            sticky.eq((sticky & ~clear) | Cat(errors, commit.refused, overrun | lost)),
         ]
 
         # The read multiplexer of the control registers works in every clock; only its register is used.

@@ -19,13 +19,16 @@ class CCM(Stage):
     i, o = RGB, LINEAR
     cotangent = SQ(4, 14)
     parameters = {  # noqa: RUF012
-        "matrix": Parameter(9, SQ(4, 10), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0), "row-major: output i, input j at 3 i + j"),
+        "matrix": Parameter(
+            9, SQ(4, 10), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0), "row-major: output i, input j at 3 i + j"
+        ),
         "offset": Parameter(3, SQ(2, 14), (0.0,), "added to r, g, b"),
     }
 
     def kernel(self, x: Taps, theta: Theta, site: Site) -> dict[str, Node]:
         channels = self.i.names
         return {
-            out: total([x[c] * theta["matrix", 3 * i + j] for j, c in enumerate(channels)]) + theta["offset", i]
+            out: total([x[c] * theta["matrix", 3 * i + j] for j, c in enumerate(channels)])
+            + theta["offset", i]
             for i, out in enumerate(channels)
         }

@@ -59,8 +59,9 @@ class FilterBank(Stage):
 
     i, o, radius = MOSAIC, RGB, 2
 
-    FOLDS = [
-        sorted({(sy * dy, sx * dx) for sy in (-1, 1) for sx in (-1, 1)}) for dy, dx in product(range(3), range(3))
+    FOLDS = [  # noqa: RUF012
+        sorted({(sy * dy, sx * dx) for sy in (-1, 1) for sx in (-1, 1)})
+        for dy, dx in product(range(3), range(3))
     ]
     """Taps of each fold."""
 

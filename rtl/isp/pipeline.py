@@ -36,5 +36,6 @@ def isp(demosaic: str = "filter_bank", *, curve: str = "shared", name: str = "is
         raise ValueError(f"curve {curve!r}; choose one of {', '.join(CURVES)}")
     middle = [stage() for stage in DEMOSAICS[demosaic]]
     return Pipeline(
-        [BlackLevel(), WhiteBalance(), *middle, CCM(), ToneCurve(per_channel=curve == "per_channel")], name=name
+        [BlackLevel(), WhiteBalance(), *middle, CCM(), ToneCurve(per_channel=curve == "per_channel")],
+        name=name,
     )

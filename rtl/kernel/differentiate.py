@@ -86,7 +86,9 @@ class Pushforward:
     outputs: dict[str, Node | None]
 
 
-def jvp(graph: Graph, outputs: Mapping[str, Node], format: Format, *, along: set[type[Source]]) -> Pushforward:
+def jvp(
+    graph: Graph, outputs: Mapping[str, Node], format: Format, *, along: set[type[Source]]
+) -> Pushforward:
     """Forward-mode derivative along the sources of the given kinds (:class:`Tap`, :class:`Entry`).
 
     ``format`` is that of every source's tangent. The tangent of a table is a table of the same shape,
@@ -103,5 +105,7 @@ def jvp(graph: Graph, outputs: Mapping[str, Node], format: Format, *, along: set
             tangents[node.index] = graph.node(read, node.arguments) if Entry in along else None
         else:
             arguments = [tangents[a.index] for a in node.arguments]
-            tangents[node.index] = primitive.jvp(node, arguments) if any(t is not None for t in arguments) else None
+            tangents[node.index] = (
+                primitive.jvp(node, arguments) if any(t is not None for t in arguments) else None
+            )
     return Pushforward({channel: tangents[node.index] for channel, node in outputs.items()})

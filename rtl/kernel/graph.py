@@ -169,7 +169,9 @@ class Graph:
         """The node of a primitive applied to arguments: an existing one where there is one."""
         for argument in arguments:
             if argument.graph is not self:
-                raise ValueError(f"{argument} belongs to another kernel; trace the function that uses it anew")
+                raise ValueError(
+                    f"{argument} belongs to another kernel; trace the function that uses it anew"
+                )
         key = (primitive, tuple(a.index for a in arguments))
         if key not in self._known:
             node = Node(self, primitive, tuple(arguments), primitive.range(*arguments), len(self.nodes))

@@ -131,7 +131,12 @@ class AdjointUnit(wiring.Component):
             self._feeder = Feeder(
                 self.taped, lanes=build.lanes, window=radius, scatter=radius, trailing=self.i_pixel
             )
-        geometry = {"lanes": build.lanes, "radius": radius, "border": build.border, "max_width": build.max_width}
+        geometry = {
+            "lanes": build.lanes,
+            "radius": radius,
+            "border": build.border,
+            "max_width": build.max_width,
+        }
         self._window = self._edges = self._scatter = self._cut = None
         self.latency = self.lanes.latency
         if radius:
@@ -148,7 +153,9 @@ class AdjointUnit(wiring.Component):
             self._tap_pixel = Pixel(tuple(per_channel.items()))
             self._scatter = Scatter(self._tap_pixel, **geometry)
             self._cut = Lanes(_cut_nodes(dict(self._scatter.output.channels), stage.cotangent), build=build)
-            self._sum_latency = build.lanes.bit_length()  # registered taps, then a level of adders per doubling
+            self._sum_latency = (
+                build.lanes.bit_length()
+            )  # registered taps, then a level of adders per doubling
             self.latency += self._sum_latency + self._scatter.latency + self._cut.latency
         self._in_flight = self.latency + self._feeder.margin
 
@@ -188,7 +195,9 @@ class AdjointUnit(wiring.Component):
         m = Module()
         lanes, stage, feeder = self.lanes, self.stage, self._feeder
         m.submodules.feeder, m.submodules.lanes = feeder, lanes
-        fifo = FlowFifo(beat_layout(self.o_pixel, self.build.lanes), depth_for(self._in_flight), self._in_flight)
+        fifo = FlowFifo(
+            beat_layout(self.o_pixel, self.build.lanes), depth_for(self._in_flight), self._in_flight
+        )
         m.submodules.fifo = fifo
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         m.d.comb += [
@@ -320,7 +329,9 @@ class AdjointUnit(wiring.Component):
                             terms = [Value.cast(sum(terms[n : n + 2])) for n in range(0, len(terms), 2)]
                         registers = [Signal(form.shape, name=f"{channel}_{j}_{k}_{level}_{n}", reset_less=True)
                                      for n in range(len(terms))]  # fmt: skip
-                        m.d.sync += [register.eq(term) for register, term in zip(registers, terms, strict=True)]
+                        m.d.sync += [
+                            register.eq(term) for register, term in zip(registers, terms, strict=True)
+                        ]
                         terms = list(registers)
                         level += 1
                     m.d.comb += self._scatter.i.payload.taps[j][k][channel].eq(terms[0] if terms else 0)

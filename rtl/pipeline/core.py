@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
 
 from ..bus.axi4lite import axi4lite_members
 from ..bus.axi4stream import Pack, Unpack, axi4stream_members
@@ -27,6 +27,10 @@ __all__ = ["COTANGENT_CONTAINER", "Core", "ForwardCore", "VJPCore", "container"]
 
 COTANGENT_CONTAINER = 24
 """Bits per cotangent on AXI4-Stream."""
+
+
+SETTLE = 16
+"""Clocks in which everything that is pipelined between the control plane and the units has arrived."""
 
 
 def container(pixel: Pixel) -> int:
@@ -69,7 +73,9 @@ class Core(wiring.Component):
 
         def port(name: str, pixel: Pixel, bits: int, *, sink: bool) -> None:
             width = build.lanes * len(pixel.channels) * bits
-            members.update(axi4stream_members(width, sink=sink, prefix=f"{'s' if sink else 'm'}_axis_{name}_"))
+            members.update(
+                axi4stream_members(width, sink=sink, prefix=f"{'s' if sink else 'm'}_axis_{name}_")
+            )
 
         port("raw", pipeline.i, container(pipeline.i), sink=True)
         if picture:
@@ -120,7 +126,10 @@ class Core(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         results = self._result_streams()
-        m.submodules.control = control = Control(self.map, counts=[count for _, count in results], settle=16)
+        m.submodules.control = control = Control(
+            self.map, counts=[count for _, count in results], settle=SETTLE
+        )
+        self._leaving: list = []
         for name in _plain(axi4lite_members()):
             mine, its = getattr(self, f"s_axil_{name}"), getattr(control, f"s_axil_{name}")
             inward = self.signature.members[f"s_axil_{name}"].flow is In
@@ -144,7 +153,7 @@ class Core(wiring.Component):
                 unit.frames.eq(control.frames),
             ]
             overruns.append(unit.overrun)
-        for k, stage in enumerate(self.pipeline):
+        for k in range(len(self.pipeline)):
             for unit in (self.forward[k], *self.adjoint[k : k + 1]):
                 m.d.comb += [unit.cfa.eq(control.cfa), unit.bypass.eq(control.bypass[k])]
 
@@ -161,14 +170,16 @@ class Core(wiring.Component):
             gate.frames.eq(control.frames),
             gate.done.eq(last.done),
             gate.collected.eq(control.collected),
-            control.drained.eq(gate.empty & raw.idle),
             control.busy.eq(~gate.empty),
             control.frame_done.eq(last.done),
+            control.overrun.eq(Cat(overruns).any()),
         ]
-        beats = control.pixels
-        m.d.comb += beats.eq(0)
+        # The last beat of a line holds what the lanes leave over of the width; all of them if that is nothing.
+        rest = control.width[: (self.build.lanes - 1).bit_length()]
+        partial = Signal.like(control.pixels)
+        m.d.sync += partial.eq(Mux(rest == 0, self.build.lanes, rest))
         with m.If(gate.o.valid & gate.o.ready):
-            m.d.comb += beats.eq(self.build.lanes)
+            m.d.comb += control.pixels.eq(Mux(gate.o.payload.eol, partial, self.build.lanes))
 
         stream_ = gate.o
         for k, unit in enumerate(self.forward):
@@ -187,8 +198,18 @@ class Core(wiring.Component):
         errors = [raw]
         if self._vjp:
             errors += self._pull_back(m, control, gate, raw)
-        flags = [getattr(framer, kind) for framer in errors for kind in ("too_long", "too_short", "out_of_step")]
-        m.d.comb += control.errors.eq(Cat(flags))
+        flags = [
+            getattr(framer, kind) for framer in errors for kind in ("too_long", "too_short", "out_of_step")
+        ]
+        # Outputs count as inside: packing reads the width.
+        # A beat may be between a unit and its FIFO's output: only a while of silence means that all is out.
+        waiting = [stream_.valid for stream_ in self._leaving]
+        silence = Signal(range(SETTLE))
+        m.d.comb += [control.errors.eq(Cat(flags)), control.drained.eq(silence == SETTLE - 1)]
+        with m.If(~gate.empty | ~raw.idle | Cat(waiting).any()):
+            m.d.sync += silence.eq(0)
+        with m.Elif(silence != SETTLE - 1):
+            m.d.sync += silence.eq(silence + 1)
         return m
 
     def _taped(self, m: Module, k: int, source) -> object:
@@ -233,7 +254,9 @@ class Core(wiring.Component):
                 m.d.sync += ahead.eq(ahead + 1)
             with m.Elif(taken & ~(begun & wanted)):
                 m.d.sync += ahead.eq(ahead - 1)
-            m.d.comb += framer.hold.eq(control.hold | (ahead == 0) | (framer.o.valid & framer.o.payload.first))
+            m.d.comb += framer.hold.eq(
+                control.hold | (ahead == 0) | (framer.o.valid & framer.o.payload.first)
+            )
             wiring.connect(m, framer.o, port)
             framers.append(framer)
 
@@ -258,7 +281,11 @@ class Core(wiring.Component):
         return found
 
     def _input(self, m: Module, control: Control, name: str, pixel: Pixel, bits: int) -> Framer:
-        align = name == "raw" and [form.width for _, form in pixel.channels] == [16] and not pixel.channels[0][1].signed
+        align = (
+            name == "raw"
+            and [form.width for _, form in pixel.channels] == [16]
+            and not pixel.channels[0][1].signed
+        )
         unpack = Unpack(pixel, lanes=self.build.lanes, container=bits, align=align)
         framer = Framer(pixel, lanes=self.build.lanes)
         m.submodules[f"{name}_unpack"], m.submodules[f"{name}_framer"] = unpack, framer
@@ -274,6 +301,7 @@ class Core(wiring.Component):
     def _output(self, m: Module, control: Control, name: str, pixel: Pixel, bits: int, source) -> None:
         m.submodules[f"{name}_pack"] = pack = Pack(pixel, lanes=self.build.lanes, container=bits)
         wiring.connect(m, source, pack.i)
+        self._leaving.append(pack.i)
         m.d.comb += pack.width.eq(control.width)
         for signal in ("tdata", "tvalid", "tuser", "tlast"):
             m.d.comb += getattr(self, f"m_axis_{name}_{signal}").eq(getattr(pack, signal))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -160,5 +160,7 @@ class ForwardUnit(wiring.Component):
         ]
         for p, outputs in enumerate(lanes.outputs):
             if count is not None:
-                m.d.comb += saturated.i.payload.saturated[p].value.eq(Mux(site.lanes[p], outputs["saturated"], 0))
+                m.d.comb += saturated.i.payload.saturated[p].value.eq(
+                    Mux(site.lanes[p], outputs["saturated"], 0)
+                )
         return m

@@ -46,7 +46,9 @@ class Lanes(Elaboratable):
         Per lane.
     """
 
-    def __init__(self, nodes: Mapping[str, Node], *, build: Build, parameters: StageParameters | None = None) -> None:
+    def __init__(
+        self, nodes: Mapping[str, Node], *, build: Build, parameters: StageParameters | None = None
+    ) -> None:
         self.build, self.parameters = build, parameters
         words = parameters.words if parameters else {}
         self.datapaths = [

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..kernel import Graph, Node, clips, cut, maximum, minimum, total, where
 from ..kernel.primitives.source import Entry, Flag, Tap
-from ..numeric import SQ, UQ, Format
+from ..numeric import UQ, Format
 from ..stream.accumulate import Accumulate
 from ..stream.feeder import Feeder
 from ..stream.fifo import FlowFifo
@@ -48,7 +48,9 @@ def loss_nodes(channels: dict[str, Format], cotangent: Format) -> dict[str, Node
     """
     graph = Graph()
     if not fused(channels):
-        return {c: graph.node(Tap(cotangent, f"{c}_cotangent", 0, 0)) for c in channels} | {"loss": graph.constant(0)}
+        return {c: graph.node(Tap(cotangent, f"{c}_cotangent", 0, 0)) for c in channels} | {
+            "loss": graph.constant(0)
+        }
     fraction = next(iter(channels.values())).f
     delta = graph.node(Entry(DELTA, "delta", 0))
     scale = graph.node(Entry(SCALE, "scale", 0))
@@ -133,7 +135,9 @@ class LossUnit(wiring.Component):
         m = Module()
         lanes, feeder = self.lanes, self._feeder
         m.submodules.feeder, m.submodules.lanes = feeder, lanes
-        fifo = FlowFifo(beat_layout(self.o_pixel, self.build.lanes), depth_for(self._in_flight), self._in_flight)
+        fifo = FlowFifo(
+            beat_layout(self.o_pixel, self.build.lanes), depth_for(self._in_flight), self._in_flight
+        )
         m.submodules.fifo = fifo
         wiring.connect(m, wiring.flipped(self.i), feeder.i)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
@@ -156,7 +160,9 @@ class LossUnit(wiring.Component):
             for channel in self.pixel.names:
                 m.d.comb += [
                     feeder.c.payload.lane[p][f"{channel}_target"].eq(self.target.payload.lane[p][channel]),
-                    feeder.c.payload.lane[p][f"{channel}_cotangent"].eq(self.cotangent.payload.lane[p][channel]),
+                    feeder.c.payload.lane[p][f"{channel}_cotangent"].eq(
+                        self.cotangent.payload.lane[p][channel]
+                    ),
                 ]
             values = {tap_label(c, 0, 0): tick.lead[p][c] for c in self.pixel.names}
             values |= {tap_label(c, 0, 0): tick.trailing[p][c] for c in self._trailing.names}
@@ -176,12 +182,19 @@ class LossUnit(wiring.Component):
         ]
         terms = [name for name in ("loss", "saturated") if name in lanes.outputs[0]]
         m.submodules.sums = sums = Accumulate(
-            [(name, len(lanes.outputs[0][name]) + 1 if name in terms else 2, 1) for name in ("loss", "saturated")],
+            [
+                (name, len(lanes.outputs[0][name]) + 1 if name in terms else 2, 1)
+                for name in ("loss", "saturated")
+            ],
             lanes=self.build.lanes,
             log2_count=self.build.log2_pixels,
         )
         wiring.connect(m, sums.o, wiring.flipped(self.results))
-        m.d.comb += [sums.i.valid.eq(lanes.o_valid), sums.i.payload.last.eq(group.end), self.overrun.eq(sums.overrun)]
+        m.d.comb += [
+            sums.i.valid.eq(lanes.o_valid),
+            sums.i.payload.last.eq(group.end),
+            self.overrun.eq(sums.overrun),
+        ]
         for p, outputs in enumerate(lanes.outputs):
             inside = site.lanes[p]
             for channel in self.pixel.names:

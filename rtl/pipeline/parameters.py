@@ -42,7 +42,9 @@ class StageParameters(wiring.Component):
             base += parameter.entries
             if not parameter.table:
                 for k in range(parameter.entries):
-                    self.entry[f"{name}_{k}"] = Signal(parameter.format.shape, name=f"{stage.name}_{name}_{k}")
+                    self.entry[f"{name}_{k}"] = Signal(
+                        parameter.format.shape, name=f"{stage.name}_{name}_{k}"
+                    )
         super().__init__({"load": In(LOAD)})
 
     def elaborate(self, platform) -> Module:
@@ -55,7 +57,9 @@ class StageParameters(wiring.Component):
             here = Signal(name=f"{name}_here")
             word = Signal.like(chain[0], name=f"{name}_word")
             m.d.sync += [
-                here.eq(self.load.valid & (self.load.address >= first) & (self.load.address < first + len(chain))),
+                here.eq(
+                    self.load.valid & (self.load.address >= first) & (self.load.address < first + len(chain))
+                ),
                 word.eq(self.load.data),
             ]
             with m.If(here):

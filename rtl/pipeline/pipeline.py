@@ -48,7 +48,9 @@ class Pipeline:
                 raise ValueError(f"two stages are called {stage.name!r}; give one of them another name")
             kinds = [bool(parameter.table) for parameter in stage.parameters.values()]
             if kinds != sorted(kinds):
-                raise ValueError(f"{stage.name} declares a table before other parameters; declare tables last")
+                raise ValueError(
+                    f"{stage.name} declares a table before other parameters; declare tables last"
+                )
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages)
@@ -90,7 +92,9 @@ class Pipeline:
             found = [node.f for (parameter, _), node in pullback.entries.items() if parameter == name]
             found += [t.value.f for t in pullback.tables if t.read.parameter == name]
             if not found:
-                raise ValueError(f"parameter {name!r} of {stage.name} is never used; use it in the kernel or drop it")
+                raise ValueError(
+                    f"parameter {name!r} of {stage.name} is never used; use it in the kernel or drop it"
+                )
             fractions[name] = max(found)
         return fractions
 
@@ -107,7 +111,9 @@ class Pipeline:
                 fractions = self.gradient_fractions(index)
                 for name, p in stage.parameters.items():
                     results.append(
-                        ResultWords(stage.name, name, p.entries, fractions[name], f"cotangent of {name}: {p.doc}")
+                        ResultWords(
+                            stage.name, name, p.entries, fractions[name], f"cotangent of {name}: {p.doc}"
+                        )
                     )
         return RegisterMap(
             name=self.name,

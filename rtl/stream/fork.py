@@ -30,9 +30,7 @@ class Fork(wiring.Component):
         if count < 1:
             raise ValueError(f"a fork to {count} consumers; give at least 1")
         self._count = count
-        super().__init__(
-            {"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)).array(count)}
-        )
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)).array(count)})
 
     def elaborate(self, platform) -> Module:
         m = Module()

@@ -16,7 +16,10 @@ __all__ = ["Add", "Mul", "Neg", "Shift", "Sub", "add", "mul", "neg", "shift", "s
 
 def _aligned(node: Node, codes: tuple[Any, ...]) -> list[Any]:
     """The arguments' codes, brought to the fractional bits of the result."""
-    return [code << (node.f - a.f) if node.f > a.f else code for a, code in zip(node.arguments, codes, strict=True)]
+    return [
+        code << (node.f - a.f) if node.f > a.f else code
+        for a, code in zip(node.arguments, codes, strict=True)
+    ]
 
 
 def _product_of_sum(a: Node, b: Node) -> tuple[Range, Range]:
@@ -242,6 +245,8 @@ def shift(a: Node, k: int) -> Node:
         return a
     if isinstance(a.primitive, Shift):
         return shift(a.arguments[0], k + a.primitive.k)
+    if isinstance(a.primitive, Neg):  # a sign outside is one that a sum can absorb
+        return neg(shift(a.arguments[0], k))
     if a.constant is not None:
         return _constant(a.graph, a.constant, a.f - k)
     return a.graph.node(Shift(k), (a,))
@@ -288,7 +293,8 @@ def _scaled(a: Node, code: int, f: int) -> Node:
             code -= digit
         code >>= 1
         position += 1
-    return total(terms) or a.graph.constant(0)
+    scaled = total(terms)
+    return a.graph.constant(0) if scaled is None else scaled
 
 
 def total(terms: list[Node]) -> Node | None:

@@ -13,7 +13,7 @@ from ..graph import Node, Range
 from .base import Delay, Primitive
 from .select import both, either, inverse, less, where
 
-__all__ = ["Clips", "ClipMode", "Round", "Saturate", "clips", "cut"]
+__all__ = ["ClipMode", "Clips", "Round", "Saturate", "clips", "cut"]
 
 ClipMode = Literal["disconnected", "identity", "identity_if_towards"]
 """Derivative of a saturation where it clips: 0; 1; or 1 only if a descent step leads back into range."""

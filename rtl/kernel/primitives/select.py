@@ -307,7 +307,9 @@ def select(index: Node, choices: list[Any]) -> Node:
     if len(choices) & (len(choices) - 1):
         raise ValueError(f"select takes a power of two of choices, got {len(choices)}: repeat one of them")
     half = len(choices) // 2
-    return where(bit(index, half.bit_length() - 1), select(index, choices[half:]), select(index, choices[:half]))
+    return where(
+        bit(index, half.bit_length() - 1), select(index, choices[half:]), select(index, choices[:half])
+    )
 
 
 def minimum(a: Node, b: Any) -> Node:

@@ -11,7 +11,7 @@ from ...numeric import Format
 from ..graph import Node, Range
 from .base import Primitive
 
-__all__ = ["Constant", "Cotangent", "Entry", "Flag", "SiteValue", "Source", "Tap", "Tangent", "constant_like"]
+__all__ = ["Constant", "Cotangent", "Entry", "Flag", "SiteValue", "Source", "Tangent", "Tap", "constant_like"]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from ...numeric import Format
 from ..graph import Node, Range
-from .base import Delay, Primitive
 from .arithmetic import shift
+from .base import Delay, Primitive
 
 __all__ = ["Floor", "Fraction", "Read", "segment"]
 

@@ -88,8 +88,13 @@ def isp_case(
             local = {n: theta[f"{stage.name}.{n}"] for n in stage.parameters}
             forward = stage.forward(picture.inputs[stage.name], local, Frame(cfa=cfa, border=golden.border,
                                                                              bypass=frozenset(bypass)))  # fmt: skip
-            for what, record in ((stage.name, forward), (f"{stage.name}.cotangent", gradient.cuts[stage.name])):
-                expected.bins |= {f"{what} {side}" for side in ("below", "above") if getattr(record, side).any()}
+            for what, record in (
+                (stage.name, forward),
+                (f"{stage.name}.cotangent", gradient.cuts[stage.name]),
+            ):
+                expected.bins |= {
+                    f"{what} {side}" for side in ("below", "above") if getattr(record, side).any()
+                }
     given = {"cotangent": cotangent.astype(np.int32)} if external else {"target": target.astype(np.uint16)}
     return IspCase(words, raw[:, None].astype(np.uint16), given, expected)
 
@@ -136,7 +141,9 @@ def stage_case(
 
 def signed16(picture: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """A picture as it came over 16-bit containers, with the sign that the expectation has."""
-    return picture.astype(np.int16).astype(np.int64) if expected.min(initial=0) < 0 else picture.astype(np.int64)
+    return (
+        picture.astype(np.int16).astype(np.int64) if expected.min(initial=0) < 0 else picture.astype(np.int64)
+    )
 
 
 class Cases:

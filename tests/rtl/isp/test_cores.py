@@ -44,7 +44,8 @@ NEVER = {
 
 def _run(cases, demosaic, border, lanes, curve):
     sources, ports = generated(
-        f"isp {demosaic} {border} {lanes} {curve} 64", lambda: cases.isp_core(demosaic, border, lanes, curve)[0]
+        f"isp {demosaic} {border} {lanes} {curve} 64",
+        lambda: cases.isp_core(demosaic, border, lanes, curve)[0],
     )
     golden = cases.isp_core(demosaic, border, lanes, curve)[1]
     model = Model.build(sources, ports=ports, optimise="quick")
@@ -64,7 +65,9 @@ def _run(cases, demosaic, border, lanes, curve):
         spread = (0.02, 0.3)[n % 2]
         case = cases.isp_case(golden, height=size[0], width=size[1], count=3, cfa=cfa, depth=depth, bypass=bypass,
                               kind=kind, frames=frames, spread=spread, seed=n)  # fmt: skip
-        label = f"{size} {kind} cfa={cfa} bypass={bypass} stalls={stall} depth={depth} frames={frames} seed={n}"
+        label = (
+            f"{size} {kind} cfa={cfa} bypass={bypass} stalls={stall} depth={depth} frames={frames} seed={n}"
+        )
         model.load_parameters(case.words)
         run = model.run(case.raw, stalls=STALLS[stall], seed=n, **case.inputs)
         np.testing.assert_array_equal(run.picture, case.expected.picture, err_msg=f"picture: {label}")
@@ -77,8 +80,16 @@ def _run(cases, demosaic, border, lanes, curve):
             ]
             assert not wrong, f"{label}: (word, expected, found) {wrong[:5]}"
         assert model.errors == 0, label
-        coverage.hit("cfa", cfa), coverage.hit("loss", kind), coverage.hit("stalls", stall)
-        coverage.hit("size", size), coverage.hit("depth", depth), coverage.hit("frames per group", frames)
+        met = {
+            "cfa": cfa,
+            "loss": kind,
+            "stalls": stall,
+            "size": size,
+            "depth": depth,
+            "frames per group": frames,
+        }
+        for group, name in met.items():
+            coverage.hit(group, name)
         for name in bypass if len(bypass) < 2 else ("all",):
             coverage.hit("bypass", name)
         if not bypass:

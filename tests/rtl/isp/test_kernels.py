@@ -103,7 +103,9 @@ def test_kernel_is_golden(name, bypass, border):
         }
 
         forward = model.forward(x, theta, frame)
-        np.testing.assert_array_equal(np.stack([codes[o.index] for o in graph.outputs.values()]), forward.code)
+        np.testing.assert_array_equal(
+            np.stack([codes[o.index] for o in graph.outputs.values()]), forward.code
+        )
         count = int(codes[graph.saturated.index].sum()) if graph.saturated is not None else 0
         assert count == int(forward.clipped.sum())
         clipped += count
