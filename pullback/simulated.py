@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from pullback.rtl.numeric import Format
 from pullback.rtl.pipeline.build import Build
 from pullback.rtl.pipeline.core import VJPCore
 from pullback.rtl.pipeline.pipeline import Pipeline as RtlPipeline
+from pullback.sim.generated import generated
 from pullback.sim.model import Model
 
 __all__ = ["RtlBackend"]
@@ -74,6 +75,7 @@ class RtlBackend:
         self._build = Build(
             lanes=config.lanes, max_width=config.max_width, max_height=config.max_height, border=config.border
         )
+        self._known = f"isp {config.demosaic} {config.curve}" if pipeline is None else None
         self._progress = progress
         self._model: Model | None = None
         self._lock = threading.Lock()  # a model belongs to one thread at a time
@@ -90,10 +92,20 @@ class RtlBackend:
         if self._model is None:
             if self._progress:
                 self._progress(0.0, "generating Verilog")
-            core = VJPCore(self._rtl, self._build)
-            sources = {"core.sv": simulation_verilog(core)}
-            self._model = Model.build(sources, ports=ports(core), progress=self._progress)
+            sources, described = self._sources()
+            self._model = Model.build(sources, ports=described, progress=self._progress)
         return self._model
+
+    def _sources(self) -> tuple[dict[str, str], Mapping[str, tuple]]:
+        """SystemVerilog and ports; from the cache if the pipeline is one of ours, whose sources are known."""
+
+        def make() -> VJPCore:
+            return VJPCore(self._rtl, self._build)
+
+        if self._known is not None:
+            return generated(f"{self._known} {self._build}", make)
+        core = make()
+        return {"core.sv": simulation_verilog(core)}, ports(core)
 
     def forward(self, raw: Codes, theta: Theta, frame: Frame) -> Forward:
         """See :class:`Backend`."""
