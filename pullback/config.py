@@ -49,7 +49,7 @@ class _Model(BaseModel):
 
 
 class PipelineConfig(_Model):
-    """What is built: the ISP's build parameters."""
+    """What is built: the ISP's build parameters. Hashable."""
 
     demosaic: Literal["bilinear", "hamilton_adams", "filter_bank"] = "hamilton_adams"
     curve: Literal["shared", "per_channel"] = "shared"
@@ -57,6 +57,9 @@ class PipelineConfig(_Model):
     lanes: Literal[1, 2] = 1
     max_width: int = Field(default=4096, ge=2, le=16384)
     max_height: int = Field(default=4096, ge=2, le=16384)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.model_dump().values()))
 
     @classmethod
     def checked(cls, **options: object) -> PipelineConfig:

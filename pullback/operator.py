@@ -111,12 +111,12 @@ class Operator:
             return np.zeros_like(raw), np.zeros_like(theta)
         frames, codes = _frames(raw), self._theta(theta)
         exponent = -int(np.frexp(peak)[1])
+        lowest = exponent - 8
         wide = ybar.astype(np.float64).reshape(len(frames), self.channels, *raw.shape[-2:])
-        for _ in range(5):
-            scaled = np.floor(np.ldexp(wide, exponent + COTANGENT.f) + 0.5)
-            cotangent = np.clip(scaled, COTANGENT.lo, COTANGENT.hi).astype(np.int64)
+        while True:
+            cotangent = np.floor(np.ldexp(wide, exponent + COTANGENT.f) + 0.5).astype(np.int64)
             result = self.backend.vjp(frames, codes, self.frame, cotangent=cotangent)
-            if max(result.cotangent_saturated.values()) * 1000 <= wide.size:
+            if exponent == lowest or max(result.cotangent_saturated.values()) * 1000 <= wide.size:
                 break
             exponent -= 2
         parts = [

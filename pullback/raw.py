@@ -252,7 +252,7 @@ def _load_mosaic(
     raw = Raw(
         codes=_align(sites, white, depth),
         cfa=phase,
-        black=(float(black),) * 4,
+        black=(float(black), float(black), float(black), float(black)),
         white=float(white),
         depth=depth,
         target=np.zeros((*sites.shape, 3), np.int64),
@@ -297,7 +297,7 @@ def _render_mosaic(sites: Codes, cfa: int, black: float, white: float) -> Codes:
         (Tag.DNGVersion, DNGVersion.V1_4),
         (Tag.DNGBackwardVersion, DNGVersion.V1_2),
     ):
-        tags.set(tag, value)
+        tags.set(tag, value)  # pyright: ignore[reportArgumentType]  (Tag's members are tuples to a checker)
     writer = RAW2DNG()
     writer.options(tags, path="", compress=False)
     dng = bytes(writer.convert(np.ascontiguousarray(sites, dtype=np.uint16)))
@@ -349,8 +349,9 @@ def _load_camera(
             )
     depth = max(_depth(level, white) for level in black4)
     if render and target.shape[:2] != sites.shape:
+        high, wide = (len(target), len(target[0]))
         raise UsageError(
-            f"{path}: LibRaw renders {target.shape[1]}x{target.shape[0]} from a mosaic of "
+            f"{path}: LibRaw renders {wide}x{high} from a mosaic of "
             f"{sites.shape[1]}x{sites.shape[0]}; give --target with a picture of the mosaic's size"
         )
     sites = sites[: sites.shape[0] & ~1, : sites.shape[1] & ~1]

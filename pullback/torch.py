@@ -139,7 +139,7 @@ class Unit(nn.Module):
 
     def theta(self) -> Tensor:
         """All parameters, flat, in the order of the parameter memory."""
-        parts = [self.get_parameter(p.key) for p in self.operator.backend.pipeline.parameters]
+        parts: list[Tensor] = [self.get_parameter(p.key) for p in self.operator.backend.pipeline.parameters]
         for p, part in zip(self.operator.backend.pipeline.parameters, parts, strict=True):
             _check_tensor(p.key, part)
         return torch.cat(parts) if parts else torch.zeros(0)

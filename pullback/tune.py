@@ -300,7 +300,7 @@ class Fit:
         for name in ("masters", "first", "second", "best"):
             arrays |= {f"{name}/{key}": value for key, value in getattr(self, name).items()}
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         files.write(path, buffer.getvalue())
 
     @classmethod
