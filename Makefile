@@ -50,14 +50,13 @@ $(VENV)/pyvenv.cfg:
 
 # $(VENV)/NAME.stamp: the extras of NAME are installed.
 $(VENV)/demo.stamp: EXTRAS := tune
-$(VENV)/lint.stamp: EXTRAS := tune,test,lint
 $(VENV)/docs.stamp: EXTRAS := docs
 $(VENV)/test.stamp: EXTRAS := tune,torch,jax,test,lint,docs
 $(VENV)/bench.stamp: EXTRAS := tune,torch,fpga
 
 $(VENV)/%.stamp: pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo 'Installing Python packages: $(EXTRAS)'
-	@$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
+	@$(BIN)/pip install --quiet --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 # -- what a person asks for -----------------------------------------------------------------------------
@@ -87,13 +86,13 @@ test-slow:
 	@$(MAKE) $(VENV)/test.stamp
 	@$(INSIDE) python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST)
 
-# An environment that holds everything already is not added to.
-LINT_STAMP = $(if $(wildcard $(VENV)/test.stamp),$(VENV)/test.stamp,$(VENV)/lint.stamp)
+# Types are checked against every library, so this needs what the tests need.
 lint:
-	@$(MAKE) $(LINT_STAMP)
+	@$(MAKE) $(VENV)/test.stamp
 	@$(INSIDE) ruff check .
-	@$(INSIDE) pyright --warnings
+	@$(INSIDE) pyright --warnings --project .typing
 
+# An environment that holds everything already is not added to.
 DOCS_STAMP = $(if $(wildcard $(VENV)/test.stamp),$(VENV)/test.stamp,$(VENV)/docs.stamp)
 docs:
 	@$(MAKE) $(DOCS_STAMP)

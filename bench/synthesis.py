@@ -51,13 +51,14 @@ from pullback.rtl.pipeline.pipeline import OUTPUT_COTANGENT
 class Unit(wiring.Component):
     """A unit of a stage with the registers of its parameters: what a stage costs."""
 
-    def __init__(self, unit: wiring.Component, parameters: StageParameters) -> None:
+    def __init__(self, unit: ForwardUnit | AdjointUnit, parameters: StageParameters) -> None:
         self._unit, self._parameters = unit, parameters
         super().__init__({"unit": Out(unit.signature), "load": In(LOAD)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.unit, m.submodules.parameters = self._unit, self._parameters
+        m.submodules["unit"] = self._unit
+        m.submodules["parameters"] = self._parameters
         wiring.connect(m, self._unit, wiring.flipped(self.unit))
         wiring.connect(m, wiring.flipped(self.load), self._parameters.load)
         return m

@@ -49,15 +49,15 @@ class Float(torch.nn.Module):
         super().__init__()
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         colour = ((y & 1) ^ (CFA >> 1)) * 2 + ((x & 1) ^ (CFA & 1))
-        self.register_buffer("colour", colour)
-        self.register_buffer("sites", torch.stack([colour == c for c in range(4)]).float())
+        self.colour = torch.nn.Buffer(colour)
+        self.sites = torch.nn.Buffer(torch.stack([colour == c for c in range(4)]).float())
         self.black = torch.nn.Parameter(torch.zeros(4))
         self.gain = torch.nn.Parameter(torch.ones(4))
         bank = next(s for s in isp("filter_bank") if s.name == "filter_bank").parameters["coefficient"]
         folded = torch.tensor(bank.codes, dtype=torch.float32).reshape(8, 9) * bank.format.lsb
         self.coefficient = torch.nn.Parameter(folded, requires_grad=demosaic == "filter_bank")
         fold = torch.tensor([[3 * abs(dy) + abs(dx) for dx in range(-2, 3)] for dy in range(-2, 3)])
-        self.register_buffer("fold", fold)
+        self.fold = torch.nn.Buffer(fold)
         self.matrix = torch.nn.Parameter(torch.eye(3))
         self.offset = torch.nn.Parameter(torch.zeros(3))
         self.knots = torch.nn.Parameter(torch.linspace(0, 1, 65))
