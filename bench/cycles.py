@@ -29,7 +29,9 @@ SIZES = ((640, 480), (1920, 1080))
 def words(pipeline: Pipeline, width: int, height: int) -> list[int]:
     """The parameter memory: one frame a group, GRBG, 16 bits, squared loss of scale 1, default parameters."""
     frame = [width, height, 1, 16, 1, 0, 0, 0, 256]
-    codes = [code for stage in pipeline for parameter in stage.parameters.values() for code in parameter.codes]
+    codes = [
+        code for stage in pipeline for parameter in stage.parameters.values() for code in parameter.codes
+    ]
     return [*frame, *[0] * (FRAME_WORDS - len(frame)), *codes]
 
 
@@ -69,8 +71,12 @@ def measure(kind: str, demosaic: str, lanes: int, frames: int) -> list[dict[str,
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demosaic", nargs="*", choices=list(DEMOSAICS), default=["filter_bank", "hamilton_adams"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--demosaic", nargs="*", choices=list(DEMOSAICS), default=["filter_bank", "hamilton_adams"]
+    )
     parser.add_argument("--lanes", nargs="*", type=int, default=[1, 2], help="pixels per clock (1 2)")
     parser.add_argument("--frames", type=int, default=3, help="frames back to back (3)")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))

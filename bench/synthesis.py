@@ -115,7 +115,9 @@ class Table:
             if {k: before.get(k) for k in setting} == setting:
                 self._content = before
             else:
-                print(f"{path} holds results of another setting or other tools; starting anew", file=sys.stderr)
+                print(
+                    f"{path} holds results of another setting or other tools; starting anew", file=sys.stderr
+                )
 
     def put(self, name: str, entry: dict[str, Any]) -> None:
         """Keeps a result, or what went wrong."""
@@ -128,7 +130,9 @@ class Table:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("patterns", nargs="*", default=["*"], help="targets, with * and ?")
     parser.add_argument("--list", action="store_true", help="print the names of the targets and stop")
     parser.add_argument("--seeds", type=int, default=5, help="placement seeds 1..N (5)")
@@ -136,7 +140,9 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=1920, help="widest line (1920)")
     parser.add_argument("--lanes", type=int, default=1, help="pixels per clock (1)")
     parser.add_argument("--frequency", type=float, default=150.0, help="MHz that placement aims at (150)")
-    parser.add_argument("--clock", type=float, default=175.0, help="MHz that registers are inserted for (175)")
+    parser.add_argument(
+        "--clock", type=float, default=175.0, help="MHz that registers are inserted for (175)"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     options = parser.parse_args()
 

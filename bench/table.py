@@ -64,7 +64,9 @@ def synthesis(content: dict[str, Any]) -> str:
         "nextpnr's count with carry cells and distributed RAM. A peer's figures are of the same tools and part, "
         "for narrower lines and 10 bits.\n",
         rows(header, body),
-        "\n### What limits the clock\n\n| | critical path of the median seed |\n|---|---|\n" + "\n".join(limits) + "\n",
+        "\n### What limits the clock\n\n| | critical path of the median seed |\n|---|---|\n"
+        + "\n".join(limits)
+        + "\n",
     ]
     memories = {name: e["memory_bits"] for name, e in content["results"].items() if "memory_bits" in e}
     if memories:
@@ -93,7 +95,16 @@ def cycles(content: list[dict[str, Any]]) -> str:
         ]
         for row in content
     ]
-    header = ["core", "P", "frame", "cycles a frame", "W H / P", "difference", "first in to first out", "results after"]
+    header = [
+        "core",
+        "P",
+        "frame",
+        "cycles a frame",
+        "W H / P",
+        "difference",
+        "first in to first out",
+        "results after",
+    ]
     return (
         f"## Cycles\n\nCounted in simulated RTL, {content[0]['frames']} frames back to back, no stalls. A VJP core's "
         "output is the cotangent of the raw frame; its results were read over AXI4-Lite that many cycles after the "
@@ -130,7 +141,9 @@ def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--results", type=Path, default=Path("out/bench"))
     parser.add_argument("--out", type=Path, default=Path("docs/figures.md"))
     options = parser.parse_args()
@@ -147,7 +160,9 @@ def main() -> int:
         parts.append(cycles(read["cycles"]))
     if "throughput" in read:
         results = read.get("synthesis", {}).get("results", {})
-        cores = {name.removeprefix("vjp_core."): e for name, e in results.items() if name.startswith("vjp_core.")}
+        cores = {
+            name.removeprefix("vjp_core."): e for name, e in results.items() if name.startswith("vjp_core.")
+        }
         parts.append(throughput(read["throughput"], {n: e["fmax"] for n, e in cores.items() if "fmax" in e}))
     if "synthesis" in read:
         parts.append(synthesis(read["synthesis"]))

@@ -91,7 +91,9 @@ def hardware(demosaic: str, raw: np.ndarray, target: np.ndarray) -> tuple[Callab
     began = time.perf_counter()
     model = Model.build({"core.sv": simulation_verilog(core)}, top="core", ports=ports(core), optimise="fast")
     seconds = time.perf_counter() - began
-    codes = [code for stage in pipeline for parameter in stage.parameters.values() for code in parameter.codes]
+    codes = [
+        code for stage in pipeline for parameter in stage.parameters.values() for code in parameter.codes
+    ]
     frame = [width, height, CFA, 16, frames, 0, 0, 0, 256]
     model.load_parameters([*frame, *[0] * (FRAME_WORDS - len(frame)), *codes])
     return lambda: model.run(raw, target=target), seconds
@@ -126,12 +128,16 @@ def processor() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--demosaic", nargs="*", choices=DEMOSAICS, default=list(DEMOSAICS))
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--frames", type=int, default=4, help="frames a call (4)")
-    parser.add_argument("--turns", type=int, default=7, help="calls of each, the first of them not counted (7)")
+    parser.add_argument(
+        "--turns", type=int, default=7, help="calls of each, the first of them not counted (7)"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     options = parser.parse_args()
 

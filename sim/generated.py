@@ -22,7 +22,7 @@ __all__ = ["generated"]
 @cache
 def _sources() -> str:
     """Everything that a core's Verilog can depend on besides what is asked for."""
-    files = sorted(Path(pullback.rtl.__file__).parent.rglob("*.py")) + [Path(pullback.gen.verilog.__file__)]
+    files = [*sorted(Path(pullback.rtl.__file__).parent.rglob("*.py")), Path(pullback.gen.verilog.__file__)]
     return "".join(f"{file.name}\n{file.read_text()}" for file in files) + version("amaranth")
 
 

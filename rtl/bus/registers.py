@@ -432,9 +432,7 @@ class RegisterMap:
                     raise ValueError(f"{name} has {len(default)} defaults; give {p.entries}, or one for all")
                 for code in default:
                     _check_range(f"default of {name}, a code of {fmt},", code, fmt.lo, fmt.hi)
-                words.append(
-                    Word(name, "parameter", index, p.entries, fmt, fmt.lo, fmt.hi, default, p.doc)
-                )
+                words.append(Word(name, "parameter", index, p.entries, fmt, fmt.lo, fmt.hi, default, p.doc))
                 index += p.entries
         return words
 

@@ -62,7 +62,16 @@ def test_report_needs_nothing_else(tuned):
 def test_tuned_parameters_are_read_back(tuned, mosaic, tmp_path, capsys):
     """Tuning again from the file starts where the first run ended."""
     first = json.loads((tuned / "summary.json").read_text())
-    arguments = ["tune", str(mosaic), "--config", str(tuned / "tuned.toml"), "--backend", "golden", "--steps", "1"]
+    arguments = [
+        "tune",
+        str(mosaic),
+        "--config",
+        str(tuned / "tuned.toml"),
+        "--backend",
+        "golden",
+        "--steps",
+        "1",
+    ]
     assert main([*arguments, "--out", str(tmp_path / "again")]) == 0
     second = json.loads((tmp_path / "again" / "summary.json").read_text())
     assert second["held_out_psnr_start"] == first["held_out_psnr_tuned"]
@@ -91,7 +100,15 @@ def test_simulate(tuned, mosaic, tmp_path, capsys):
 def test_info(capsys):
     assert main(["info", "--demosaic", "hamilton_adams", "--max-width", "1920"]) == 0
     said = capsys.readouterr().out
-    for text in ("hamilton_adams_chroma", "UQ(0, 16)", "SQ(2, 14)", "SQ(4, 14)", "tape", "Mbit", "85 parameters"):
+    for text in (
+        "hamilton_adams_chroma",
+        "UQ(0, 16)",
+        "SQ(2, 14)",
+        "SQ(4, 14)",
+        "tape",
+        "Mbit",
+        "85 parameters",
+    ):
         assert text in said, text
 
 
@@ -112,7 +129,9 @@ def test_generate(tuned, tmp_path, capsys):
 def test_version_and_module(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"pullback {__version__}\n"
-    run = subprocess.run([sys.executable, "-m", "pullback", "--version"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "pullback", "--version"], capture_output=True, text=True, check=True
+    )
     assert run.stdout == f"pullback {__version__}\n"
 
 
@@ -130,11 +149,17 @@ def test_version_and_module(capsys):
         (["tune", "x.png", "--lanes", "3"], "lanes is 3"),
         (["tune", "x.png", "--max-width", "100000"], "max_width is 100000"),
         (["tune", "MOSAIC"], "give --cfa, --black, --white"),
-        (["tune", "MOSAIC", *LEVELS, "--backend", "fpga"], "backend 'fpga' is unknown; give one of golden, rtl"),
+        (
+            ["tune", "MOSAIC", *LEVELS, "--backend", "fpga"],
+            "backend 'fpga' is unknown; give one of golden, rtl",
+        ),
         (["tune", "MOSAIC", "--cfa", "RGBG", "--black", "1", "--white", "2"], "CFA order 'RGBG' is unknown"),
         (["tune", "MOSAIC", "--cfa", "RGGB", "--black", "9", "--white", "9"], "black level 9 is not below"),
         (["tune", "MOSAIC", *LEVELS, "--config", "none.toml"], "configuration none.toml does not exist"),
-        (["tune", "MOSAIC", *LEVELS, "--backend", "golden", "--out", "MOSAIC"], "is not a directory; give --out"),
+        (
+            ["tune", "MOSAIC", *LEVELS, "--backend", "golden", "--out", "MOSAIC"],
+            "is not a directory; give --out",
+        ),
         (["tune", "MOSAIC", *LEVELS, "--backend", "golden", "--out", "OUT", "--resume"], "nothing to resume"),
         (["tune", "MOSAIC", *LEVELS, "--crop", "4x4"], "tuning needs at least 8x8"),
         (["generate", "--core", "both"], "core 'both' is unknown; give vjp or forward"),

@@ -58,7 +58,10 @@ def test_what_is_left_out_has_its_default(tmp_path):
         ("[parameters.ccm]\noffset=[0, 0]\n", "ccm.offset has 2 values; give 3"),
         ("[parameters.ccm]\noffset=[0, nan, 0]\n", r"ccm.offset\[1\] is nan; give a number in \[-2, "),
         ("[parameters.ccm]\noffset=[0, 0, inf]\n", r"ccm.offset\[2\] is inf"),
-        ("[parameters.white_balance]\ngain=[16, 1, 1, 1]\n", r"gain\[0\] is 16; give a number in \[0, 15.999"),
+        (
+            "[parameters.white_balance]\ngain=[16, 1, 1, 1]\n",
+            r"gain\[0\] is 16; give a number in \[0, 15.999",
+        ),
         ("[parameters.white_balance]\ngain='big'\n", "gain is 'big'"),
         ("pipeline = [\n", "is not TOML"),
     ],

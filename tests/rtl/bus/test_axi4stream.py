@@ -81,9 +81,7 @@ def test_unpack_takes_containers_apart_and_saturates(simulate, pixel, bits, lane
         user, last = rng.randrange(2), rng.randrange(2)
         transfers.append((sum(code << bits * k for k, code in enumerate(codes)), user, last))
         formats = [form for _ in range(lanes) for _, form in pixel.channels]
-        expected.append(
-            (*(saturated(c, f, bits) for c, f in zip(codes, formats, strict=True)), user, last)
-        )
+        expected.append((*(saturated(c, f, bits) for c, f in zip(codes, formats, strict=True)), user, last))
 
     async def main(ctx):
         beat = dut.o.payload
