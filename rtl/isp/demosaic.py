@@ -127,7 +127,8 @@ class HamiltonAdamsGreen(Stage):
             return gradient, ((before + after) >> 1) + (curvature >> 2)
 
         (dh, gh), (dv, gv) = direction(0, 1), direction(1, 0)
-        dh.named("dh"), dv.named("dv"), gh.named("gh"), gv.named("gv")
+        for node, name in ((dh, "dh"), (dv, "dv"), (gh, "gh"), (gv, "gv")):
+            node.named(name)
         green = where(dh < dv, gh, where(dv < dh, gv, (gh + gv) >> 1))
         return {"cfa": x.cfa, "g": select(site.colour, [green, x.cfa, x.cfa, green])}
 

@@ -57,8 +57,10 @@ def vjp(graph: Graph, outputs: Mapping[str, Node], cotangents: Mapping[str, Form
         terms.setdefault(output.index, []).append(graph.node(Cotangent(cotangents[channel], channel)))
     pullback = Pullback()
     for node in reversed(graph.live(list(outputs.values()))):
-        cotangent = total(terms.pop(node.index, []))
-        if cotangent is None or cotangent.is_zero:
+        if node.index not in terms:
+            continue
+        cotangent = total(terms.pop(node.index))
+        if cotangent.is_zero:
             continue
         if node.name and not cotangent.name:
             cotangent.named(f"{node.name}_bar")

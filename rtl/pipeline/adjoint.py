@@ -50,9 +50,8 @@ def _with_cut(exact: dict[str, Node], leaving: Format) -> dict[str, Node]:
         nodes[f"{channel}_bar"] = result
         if result.primitive.mnemonic == "saturate":
             flags.append(clips(result.arguments[0], leaving))
-    saturated = total(flags)
-    if saturated is not None:
-        nodes["saturated"] = saturated
+    if flags:
+        nodes["saturated"] = total(flags)
     return nodes
 
 
@@ -271,6 +270,7 @@ class AdjointUnit(wiring.Component):
                 lanes.feed(m, p, values | {f"{c}_bar": centre.trailing[p][c] for c in self.i_pixel.names})
         else:
             # Edges takes a clock, and so does everything beside it.
+            assert self._edges is not None
             m.submodules.edges = finder = self._edges
             later = Signal.like(tick)
             step = Signal()
@@ -287,6 +287,7 @@ class AdjointUnit(wiring.Component):
             for p in range(self.build.lanes):
                 lanes.feed(m, p, {f"{c}_bar": later.lead[p][c] for c in self.i_pixel.names})
 
+        assert self._scatter is not None and self._cut is not None
         m.submodules.scatter = scatter = self._scatter
         m.d.comb += [scatter.width.eq(self.width), scatter.height.eq(self.height)]
         beside = lanes.latency + self._sum_latency
@@ -314,6 +315,7 @@ class AdjointUnit(wiring.Component):
     def _add_lanes(self, m: Module) -> None:
         """What the lanes give to the same tap is added, a level of registered adders per doubling of lanes."""
         r, count = self.stage.radius, self.build.lanes
+        assert self._scatter is not None
         for channel, form in self._tap_pixel.channels:
             for j in range(2 * r + 1):
                 for k in range(2 * r + count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -98,7 +99,8 @@ class Core(wiring.Component):
         between = [*self.forward[index:], *self.adjoint[index + 1 :]]
         radii = [stage.radius for stage in self.pipeline.stages[index + 1 :]]
         columns = 2 * sum(-(-radius // self.build.lanes) for radius in radii)
-        waiting = sum(unit.latency + 12 for unit in between) + self.loss.latency + 12
+        turning = self.loss.latency if self.loss is not None else 0
+        waiting = sum(unit.latency + 12 for unit in between) + turning + 12
         return self.pipeline.lines_behind(index) * self.build.max_beats + columns + waiting
 
     def memory(self) -> dict[str, int]:
@@ -113,7 +115,7 @@ class Core(wiring.Component):
             )
         return bits
 
-    def _units(self) -> Iterator[tuple[str, object]]:
+    def _units(self) -> Iterator[tuple[str, Any]]:
         for stage, unit in zip(self.pipeline, self.forward, strict=True):
             yield stage.name, unit
         if self.loss is not None:
@@ -193,7 +195,7 @@ class Core(wiring.Component):
         for name, branch in zip(outputs, fork.o, strict=True):
             if name == "picture":
                 self._output(m, control, "picture", self.pipeline.o, container(self.pipeline.o), branch)
-            else:
+            elif self.loss is not None:
                 wiring.connect(m, branch, self.loss.i)
         errors = [raw]
         if self._vjp:
@@ -212,11 +214,12 @@ class Core(wiring.Component):
             m.d.sync += silence.eq(silence + 1)
         return m
 
-    def _taped(self, m: Module, k: int, source) -> object:
+    def _taped(self, m: Module, k: int, source: Any) -> Any:
         """The stream to a forward unit, with its tape forked off if the adjoint reads it."""
         if not self._vjp or self.adjoint[k].taped is None:
             return source
         stage, unit, count = self.pipeline.stages[k], self.adjoint[k], self.build.lanes
+        assert unit.taped is not None
         fork = Fork(beat_layout(stage.i, count), 2)
         tape = Tape(beat_layout(unit.taped, count), self.tape_depth(k))
         m.submodules[f"{stage.name}_fork"], m.submodules[f"{stage.name}_tape"] = fork, tape
@@ -234,6 +237,7 @@ class Core(wiring.Component):
     def _pull_back(self, m: Module, control: Control, gate: Gate, raw: Framer) -> list[Framer]:
         """Loss and adjoint units, from the output back to the input."""
         loss = self.loss
+        assert loss is not None
         m.d.comb += [
             loss.kind.eq(control.loss_kind),
             loss.delta.eq(control.loss_delta),
@@ -267,7 +271,7 @@ class Core(wiring.Component):
         self._output(m, control, "gradient", self.adjoint[0].o_pixel, COTANGENT_CONTAINER, cotangent)
         return framers
 
-    def _result_streams(self) -> list[tuple[object, int]]:
+    def _result_streams(self) -> list[tuple[Any, int]]:
         """Where result words come from, in the order of the result memory."""
         found = []
         if self.loss is not None:

@@ -49,7 +49,7 @@ class Gate(wiring.Component):
                 "frames": In(16),
                 "done": In(1),
                 "collected": In(1),
-                "empty": Out(1, init=1),
+                "empty": Out(1, init=1),  # pyright: ignore[reportCallIssue]
             }
         )
 

@@ -74,11 +74,9 @@ def loss_nodes(channels: dict[str, Format], cotangent: Format) -> dict[str, Node
         rounded = scaled.arguments[0] if scaled.primitive.mnemonic == "saturate" else scaled
         flags.append(where(external, zero, clips(rounded, cotangent)))
         nodes[channel] = where(external, given, scaled)
-    loss = total(losses)
-    assert loss is not None
-    nodes["loss"] = cut(loss, Format(False, 2 + len(losses), 2 * fraction + 1))
+    nodes["loss"] = cut(total(losses), Format(False, 2 + len(losses), 2 * fraction + 1))
     saturated = total(flags)
-    if saturated is not None and not saturated.is_zero:
+    if not saturated.is_zero:
         nodes["saturated"] = saturated
     return nodes
 

@@ -50,7 +50,7 @@ class StageGraph:
             for node in self.graph.live(list(self.outputs.values()))
             if isinstance(node.primitive, Saturate)
         ]
-        self.saturated = total(flags)
+        self.saturated = total(flags) if flags else None
 
     def pullback(self, cotangents: Mapping[str, Format]) -> Pullback:
         """Cotangents of taps and parameters, exact, given the formats of the outputs' cotangents."""

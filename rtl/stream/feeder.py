@@ -111,7 +111,7 @@ class Feeder(wiring.Component):
             "width": In(16),
             "height": In(16),
             "o": Out(Flow(tick_layout(pixel, lanes, trailing))),
-            "empty": Out(1, init=1),
+            "empty": Out(1, init=1),  # pyright: ignore[reportCallIssue]
         }
         if trailing is not None:
             members["c"] = In(stream.Signature(beat_layout(trailing, lanes)))

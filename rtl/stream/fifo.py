@@ -46,7 +46,7 @@ class _Count(wiring.Component):
                 "up": In(1),
                 "down": In(1),
                 "value": Out(range(limit + 1)),
-                "empty": Out(1, init=1),
+                "empty": Out(1, init=1),  # pyright: ignore[reportCallIssue]
                 "full": Out(1),
             }
         )
@@ -279,7 +279,7 @@ class FlowFifo(wiring.Component):
             {
                 "i": In(Flow(shape)),
                 "o": Out(stream.Signature(shape)),
-                "room": Out(1, init=1),
+                "room": Out(1, init=1),  # pyright: ignore[reportCallIssue]
                 "level": Out(range(depth + 1)),
                 "overflow": Out(1),
             }

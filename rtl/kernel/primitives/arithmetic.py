@@ -293,16 +293,17 @@ def _scaled(a: Node, code: int, f: int) -> Node:
             code -= digit
         code >>= 1
         position += 1
-    scaled = total(terms)
-    return a.graph.constant(0) if scaled is None else scaled
+    return total(terms) if terms else a.graph.constant(0)
 
 
-def total(terms: list[Node]) -> Node | None:
-    """The sum of the terms as a balanced tree; None of no terms.
+def total(terms: list[Node]) -> Node:
+    """The sum of the terms, at least one, as a balanced tree.
 
     Terms of one magnitude are added first, so that widths and latency grow as slowly as they can.
     """
+    if not terms:
+        raise ValueError("the sum of no terms; give at least one")
     queue = list(terms)
     while len(queue) > 1:
         queue = [add(*queue[k : k + 2]) if k + 1 < len(queue) else queue[k] for k in range(0, len(queue), 2)]
-    return queue[0] if queue else None
+    return queue[0]
