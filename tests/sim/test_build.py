@@ -79,7 +79,10 @@ def test_two_processes_build_once(cache: Path, toy: Any, tmp_path: Path) -> None
 def test_interrupt_leaves_nothing(cache: Path, toy: Any, tmp_path: Path) -> None:
     (tmp_path / "core.sv").write_text(toy.toy_core())
     process = subprocess.Popen(
-        [sys.executable, "-c", _BUILD, str(tmp_path / "core.sv")], stdout=subprocess.PIPE
+        [sys.executable, "-c", _BUILD, str(tmp_path / "core.sv")],
+        stdout=subprocess.PIPE,
+        # A test run in the background ignores SIGINT, and what it starts would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     while b"compiling 2 files" not in process.stdout.readline():

@@ -18,7 +18,7 @@ def pauses(seed):
 
 async def start(dut, *, seed=None):
     """The clock, a reset, and a master with random pauses on all five channels."""
-    for name in ("drained", "errors", "pixels", "frame_done", "busy"):
+    for name in ("drained", "errors", "pixels", "frame_done", "busy", "overrun"):
         getattr(dut, name).value = 0
     for k in range(3):
         getattr(dut, f"results__{k}__valid").value = 0
