@@ -26,7 +26,6 @@ Values are exact: a code ``c`` with ``f`` fractional bits is written as ``c * 2*
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -125,7 +124,8 @@ def encode(parameter, values: Iterable[float]) -> np.ndarray:
         raise UsageError(f"{parameter.key} has {len(numbers)} values; give {parameter.entries}")
     low, high = parameter.format.min, parameter.format.max
     for k, value in enumerate(numbers):
-        if math.isnan(value) or not low - parameter.format.lsb / 2 <= value < high + parameter.format.lsb / 2:
+        # NaN compares false, so it is refused here too.
+        if not low - parameter.format.lsb / 2 <= value < high + parameter.format.lsb / 2:
             raise UsageError(
                 f"{parameter.key}[{k}] is {value:g}; give a number in [{low:g}, {high:g}], "
                 f"what {parameter.format} holds"

@@ -15,10 +15,10 @@ from pullback.raw import Raw
 
 @pytest.fixture(scope="session")
 def sites() -> np.ndarray:
-    """10-bit codes, 32x24, black 16, white 960: a gradient, a checker, a little noise."""
+    """10-bit codes, 32x24, black 16, white 960: a gradient, a checker, a little noise, some sites above white."""
     y, x = np.mgrid[:24, :32]
     noise = np.random.default_rng(7).normal(0, 6, (24, 32))
-    return np.clip(40 + 24 * x + 90 * ((x // 4 + y // 4) % 2) + noise, 0, 1000).astype(np.uint16)
+    return np.clip(40 + 28 * x + 90 * ((x // 4 + y // 4) % 2) + noise, 0, 1000).astype(np.uint16)
 
 
 @pytest.fixture
@@ -39,5 +39,11 @@ def frame(sites: np.ndarray) -> Raw:
     theta["tone_curve.knots"][:] = np.round(32767 * np.sqrt(np.arange(65) / 64))
     target = np.moveaxis(backend.forward(codes, theta, Frame(cfa=1)).y, 0, -1)
     return Raw(
-        codes=codes, cfa=1, black=(16.0,) * 4, white=960.0, depth=10, target=target, target_name="a known ISP"
+        codes=codes,
+        cfa=1,
+        black=(16.0, 16.0, 16.0, 16.0),
+        white=960.0,
+        depth=10,
+        target=target,
+        target_name="a known ISP",
     )

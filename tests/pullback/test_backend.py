@@ -84,7 +84,7 @@ def test_bad_input():
     with pytest.raises(UsageError, match=r"parameter 'ccm\.offset' is missing; give 3 codes"):
         pipeline.check({k: v for k, v in theta.items() if k != "ccm.offset"})
     with pytest.raises(UsageError, match="unknown parameter 'gamma'"):
-        pipeline.check(theta | {"gamma": np.zeros(1)})
+        pipeline.check(theta | {"gamma": np.zeros(1, np.int64)})
     with pytest.raises(UsageError, match=r"shape \(4,\); give \(3,\)"):
         pipeline.check(theta | {"ccm.offset": np.zeros(4, np.int64)})
     with pytest.raises(UsageError, match=r"codes 0\.\.8192; SQ\(4, 10\) holds -8192\.\.8191"):

@@ -39,7 +39,7 @@ def test_what_is_left_out_has_its_default(tmp_path):
     theta = config.theta(pipeline)
     assert theta["white_balance.gain"].tolist() == [2048, 1024, 1024, 1536]
     assert (theta["ccm.matrix"] == pipeline.defaults()["ccm.matrix"]).all()
-    assert config.frame == FrameConfig(cfa="RGGB", black=(64.0,) * 4, white=1023)
+    assert config.frame == FrameConfig(cfa="RGGB", black=(64.0, 64.0, 64.0, 64.0), white=1023)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,7 @@ def test_what_is_left_out_has_its_default(tmp_path):
             "[parameters.white_balance]\ngain=[16, 1, 1, 1]\n",
             r"gain\[0\] is 16; give a number in \[0, 15.999",
         ),
+        ("[parameters.white_balance]\ngain=[1, 1, 1, -1]\n", r"gain\[3\] is -1; give a number in \[0, "),
         ("[parameters.white_balance]\ngain='big'\n", "gain is 'big'"),
         ("pipeline = [\n", "is not TOML"),
     ],

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-jax = pytest.importorskip("jax")
-torch = pytest.importorskip("torch")
+pytest.importorskip("jax")
+pytest.importorskip("torch")
 
-import jax.numpy as jnp  # noqa: E402
+import jax
+import jax.numpy as jnp
+import torch
 
-import pullback  # noqa: E402
-from pullback.backend import open_backend  # noqa: E402
-from pullback.config import PipelineConfig  # noqa: E402
-from pullback.errors import UsageError  # noqa: E402
-from pullback.jax import Unit  # noqa: E402
+import pullback
+from pullback.backend import open_backend
+from pullback.config import PipelineConfig
+from pullback.errors import UsageError
+from pullback.jax import Unit
 
 
 @pytest.fixture
@@ -27,6 +29,15 @@ def raw() -> np.ndarray:
     return np.random.default_rng(1).random((2, 8, 10), np.float32)
 
 
+def _array(tensor: torch.Tensor | None) -> np.ndarray:
+    assert tensor is not None
+    return tensor.numpy()
+
+
+def _gradient(isp: pullback.ISP, key: str) -> np.ndarray:
+    return _array(isp.get_parameter(key).grad)
+
+
 def test_values_and_gradients_equal_torchs(unit, raw):
     isp = pullback.ISP(demosaic="filter_bank", cfa="GRBG")
     ours = torch.tensor(raw, requires_grad=True)
@@ -36,9 +47,9 @@ def test_values_and_gradients_equal_torchs(unit, raw):
     theirs, back = jax.vjp(unit, unit.init(), jnp.asarray(raw))
     thetabar, xbar = back(jnp.asarray(ybar))
     assert np.array_equal(theirs, picture.detach().numpy())
-    assert np.array_equal(xbar, ours.grad.numpy()) and np.any(xbar)
+    assert np.array_equal(xbar, _array(ours.grad)) and np.any(xbar)
     for key, gradient in thetabar.items():
-        assert np.array_equal(gradient, isp.get_parameter(key).grad.numpy()), key
+        assert np.array_equal(gradient, _gradient(isp, key)), key
 
 
 def test_grad_under_jit_and_vmap(unit, raw):
@@ -56,7 +67,7 @@ def test_grad_under_jit_and_vmap(unit, raw):
         isp.zero_grad()
         (isp(torch.tensor(frame)) ** 2).mean().backward()
         for key in theta:
-            assert np.array_equal(mapped[key][k], isp.get_parameter(key).grad.numpy()), key
+            assert np.array_equal(mapped[key][k], _gradient(isp, key)), key
 
 
 def test_double_backward_is_a_clear_error(unit, raw):

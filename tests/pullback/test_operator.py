@@ -22,7 +22,7 @@ class Spy(GoldenBackend):
     def vjp(self, raw, theta, frame, *, target=None, cotangent=None):
         self.cotangents.append(cotangent)
         result = super().vjp(raw, theta, frame, target=target, cotangent=cotangent)
-        if len(self.cotangents) <= self.saturating:
+        if cotangent is not None and len(self.cotangents) <= self.saturating:
             result = replace(result, cotangent_saturated={"ccm": cotangent.size})
         return result
 

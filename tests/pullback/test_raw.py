@@ -15,14 +15,15 @@ DEMO = Path(__file__).parents[2] / "examples" / "data" / "bayer_small.png"
 LEVELS = {"cfa": "GRBG", "black": 16, "white": 960}
 
 
-def _dng(path: Path, sites: np.ndarray, cfa: str) -> Path:
-    """The DNG that pidng writes."""
+def _dng(path: Path, sites: np.ndarray, cfa: str, black: tuple[int, ...] = (16, 16, 16, 16)) -> Path:
+    """The DNG that pidng writes; ``black`` by place in the 2x2 cell, row by row."""
     core, defs = pytest.importorskip("pidng.core"), pytest.importorskip("pidng.defs")
     tags = core.DNGTags()
     for tag, value in {
         "ImageWidth": sites.shape[1], "ImageLength": sites.shape[0], "TileWidth": sites.shape[1],
         "TileLength": sites.shape[0], "PhotometricInterpretation": 32803, "SamplesPerPixel": 1, "BitsPerSample": 16,
-        "CFARepeatPatternDim": [2, 2], "CFAPattern": getattr(defs.CFAPattern, cfa), "BlackLevel": 16, "WhiteLevel": 960,
+        "CFARepeatPatternDim": [2, 2], "CFAPattern": getattr(defs.CFAPattern, cfa), "BlackLevel": list(black),
+        "BlackLevelRepeatDim": [2, 2], "WhiteLevel": 960,
     }.items():  # fmt: skip
         tags.set(getattr(core.Tag, tag), value)
     writer = core.RAW2DNG()
@@ -36,7 +37,7 @@ def test_mosaic_is_left_aligned_and_held_at_white(mosaic, sites):
     assert (raw.codes == np.minimum(sites.astype(np.int64), 960) * 64).all()
     assert (raw.depth, raw.cfa, raw.black, raw.white) == (10, 1, (16.0,) * 4, 960.0)
     assert raw.black_real == (16 / 1024,) * 4 and raw.white_real == 960 / 1024
-    assert any("above white 960" in note for note in raw.notes) == bool((sites > 960).any())
+    assert (sites > 960).any() and any("above white 960" in note for note in raw.notes)
 
 
 @pytest.mark.parametrize(("white", "depth"), [(200, 8), (255, 8), (256, 9), (4095, 12), (65535, 16)])
@@ -55,6 +56,14 @@ def test_camera_file_says_its_phase_and_levels(tmp_path, sites, cfa):
     assert (CFA[raw.cfa], raw.black, raw.white, raw.depth) == (cfa, (16.0,) * 4, 960.0, 10)
     assert (raw.codes == np.minimum(sites.astype(np.int64), 960) * 64).all()
     assert raw.target.shape == (24, 32, 3) and raw.target.max() > 2000
+
+
+@pytest.mark.parametrize("cfa", CFA)
+def test_black_levels_follow_their_colour(tmp_path, sites, cfa):
+    cell = (20, 24, 28, 32)
+    raw = load(_dng(tmp_path / "frame.dng", sites, cfa, cell))
+    at = {"RGGB": (0, 1, 2, 3), "GRBG": (1, 0, 3, 2), "GBRG": (2, 3, 0, 1), "BGGR": (3, 2, 1, 0)}[cfa]
+    assert raw.black == tuple(float(cell[place]) for place in at)  # R, Gr, Gb, B
 
 
 def test_a_mosaics_default_target_is_the_rendition_of_its_dng(tmp_path, mosaic, sites):

@@ -7,13 +7,15 @@ import copy
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-import pullback  # noqa: E402
-from pullback.backend import Frame, GoldenBackend, open_backend  # noqa: E402
-from pullback.config import PipelineConfig  # noqa: E402
-from pullback.errors import UsageError  # noqa: E402
-from pullback.torch import pull, run  # noqa: E402
+import torch
+
+import pullback
+from pullback.backend import Frame, GoldenBackend, open_backend
+from pullback.config import PipelineConfig
+from pullback.errors import UsageError
+from pullback.torch import pull, run
 
 
 @pytest.fixture
@@ -113,6 +115,8 @@ def test_compile_is_one_graph_and_the_same_bits(isp, raw):
 def test_vmap_over_frames_and_over_parameters(isp, raw):
     theta = _flat(isp, grad=False)
     assert torch.equal(torch.vmap(lambda r: run(r, theta, isp._number))(raw), run(raw, theta, isp._number))
+    last = torch.vmap(lambda r: run(r, theta, isp._number), in_dims=2)(raw.permute(1, 2, 0))
+    assert torch.equal(last, run(raw, theta, isp._number))
     several = torch.stack([theta, theta * 0.875])
     looped = torch.stack([run(raw, t, isp._number) for t in several])
     assert torch.equal(torch.vmap(lambda t: run(raw, t, isp._number))(several), looped)
