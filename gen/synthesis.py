@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -266,9 +268,9 @@ def _area(cells: dict[str, int]) -> Area:
 def netlist(component: Component, *, directory: Path) -> Netlist:
     """Synthesises a component in its harness with yosys' ``synth_ecp5``.
 
-    The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``netlist.json`` and
-    ``yosys.log``. Where it holds the netlist of the same text by the same yosys, that is taken as it is;
-    where it holds another one, its routes are removed.
+    The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``script.ys``,
+    ``netlist.json`` and ``yosys.log``. Where it holds the netlist of the same text by the same yosys, that is
+    taken as it is; where it holds another one, its routes are removed.
 
     Raises
     ------
@@ -276,40 +278,48 @@ def netlist(component: Component, *, directory: Path) -> Netlist:
         If yosys fails or is not there.
     """
     core, harness = verilog(component, _CORE), _harness(ports(component))
-    stamp = hashlib.sha256(f"{core}{harness}{tool_versions()}".encode()).hexdigest()
+    texts = {"core.v": core, "harness.v": harness, "script.ys": _script(core)}
+    stamp = hashlib.sha256(f"{texts}{tool_versions()}".encode()).hexdigest()
     directory.mkdir(parents=True, exist_ok=True)
     stamped = directory / "netlist.stamp"
     if not stamped.exists() or stamped.read_text() != stamp:
         stamped.unlink(missing_ok=True)
         for old in directory.glob("route-*"):
             old.unlink()
-        _synthesise(core, harness, directory)
+        for name, text in texts.items():
+            (directory / name).write_text(text)
+        _run("yosys", "-s", "script.ys", directory=directory, log="yosys.log")
         stamped.write_text(stamp)
     modules = json.loads((directory / "cells.json").read_text())["modules"]
-    cells = {name.lstrip("\\"): module["num_cells_by_type"] for name, module in modules.items()}
+    cells = {name.lstrip("\\"): Counter(module["num_cells_by_type"]) for name, module in modules.items()}
+    harness = cells.pop(_HARNESS)
     return Netlist(
         json=directory / "netlist.json",
-        area=_area(cells[_CORE]),
-        harness_lut4=cells[_HARNESS].get("LUT4", 0),
+        # Every module is there once.
+        area=_area(sum(cells.values(), Counter())),
+        harness_lut4=harness.get("LUT4", 0),
     )
 
 
-def _synthesise(core: str, harness: str, directory: Path) -> None:
-    (directory / "core.v").write_text(core)
-    (directory / "harness.v").write_text(harness)
-    # The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the
-    # harness is merged into it; nextpnr wants one flat module.
-    script = [
+def _script(core: str) -> str:
+    """What yosys is told.
+
+    The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the harness
+    is merged into it; nextpnr wants one flat module. Its parts, the units, keep theirs too: mapping takes
+    several times as long as one piece, and what crosses them comes from registers anyway.
+    """
+    kept = [_CORE, *re.findall(rf"^module (\\{_CORE}\.\w+) ", core, re.MULTILINE)]
+    lines = [
         "read_verilog core.v harness.v",
-        f"setattr -mod -set keep_hierarchy 1 {_CORE}",
+        *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in kept),
         f"synth_ecp5 -top {_HARNESS}",
         "tee -o cells.json stat -json",
-        f"setattr -mod -unset keep_hierarchy {_CORE}",
+        *(f"setattr -mod -unset keep_hierarchy {name}" for name in kept),
         "flatten",
         "opt_clean",
         "write_json netlist.json",
     ]
-    _run("yosys", "-p", "; ".join(script), directory=directory, log="yosys.log")
+    return "\n".join(lines) + "\n"
 
 
 def _describe(report: dict[str, Any], clock: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from amaranth.hdl import Elaboratable, Module, Signal, Value, unsigned
 from amaranth.lib.memory import Memory
 
+from ..stream.ram import BLOCK, DISTRIBUTED, NEVER_MEETS
 from .graph import Node
 from .primitives.source import Constant, Source
 from .primitives.table import Read
@@ -57,7 +58,9 @@ class DelayLine(Elaboratable):
             return m
         # Written at t, read at t + depth - 1, registered once more.
         words = self.depth - 1
-        m.submodules.memory = memory = Memory(shape=unsigned(len(self.i)), depth=words, init=[])
+        m.submodules.memory = memory = Memory(
+            shape=unsigned(len(self.i)), depth=words, init=[], attrs=DISTRIBUTED
+        )
         write, read = memory.write_port(), memory.read_port(domain="comb")
         position = Signal(range(words))
         m.d.sync += position.eq(position + 1)
@@ -95,12 +98,14 @@ class Lowering:
         self._m.d.comb += target.eq(value)
 
     def table(self, node: Node, index: Value) -> Value:
-        """A read of a table: a RAM of its own, written by the load bus, registered twice."""
+        """A read of a table: a block RAM of its own, written by the load bus, registered twice."""
         read = node.primitive
         assert isinstance(read, Read)
         m, load = self._m, self._datapath.load
         base = self._datapath.words[read.parameter] + read.base
-        memory = Memory(shape=unsigned(read.format.width), depth=read.entries, init=[])
+        memory = Memory(
+            shape=unsigned(read.format.width), depth=read.entries, init=[], attrs=BLOCK | NEVER_MEETS
+        )
         m.submodules[f"table_{node}"] = memory
         write, port = memory.write_port(), memory.read_port(domain="sync")
         offset = Signal(12, name=f"{node}_offset")

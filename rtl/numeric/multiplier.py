@@ -81,8 +81,6 @@ class Multiplier(wiring.Component):
         ports = {f"i_A{k}": a[k] for k in range(18)}
         ports |= {f"i_B{k}": b[k] for k in range(18)}
         ports |= {f"i_C{k}": Const(0, 1) for k in range(18)}
-        ports |= {f"i_SRIA{k}": Const(0, 1) for k in range(18)}
-        ports |= {f"i_SRIB{k}": Const(0, 1) for k in range(18)}
         ports |= {f"o_P{k}": product[k] for k in range(36)}
         for k in range(4):
             ports |= {f"i_CLK{k}": ClockSignal() if k == 0 else Const(0, 1)}

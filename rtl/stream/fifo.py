@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .pixel import Flow
+from .ram import DISTRIBUTED, NEVER_MEETS
 
 __all__ = ["Fifo", "FlowFifo"]
 
@@ -76,7 +77,13 @@ class _Ram(wiring.Component):
         bits = (rows - 1).bit_length()
         native = (36 >> max(bits - 9, 0) if bits <= 11 else max(16384 >> bits, 1)) if block else width
         self.slices = [
-            Memory(shape=min(native, width - low), depth=rows, init=()) for low in range(0, width, native)
+            Memory(
+                shape=min(native, width - low),
+                depth=rows,
+                init=(),
+                attrs=NEVER_MEETS if block else DISTRIBUTED,
+            )
+            for low in range(0, width, native)
         ]
         self._write_ports = [memory.write_port() for memory in self.slices]
         self._read_ports = [memory.read_port(domain="sync" if block else "comb") for memory in self.slices]

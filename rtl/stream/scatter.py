@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import SQ
 from pullback.rtl.stream.pixel import Flow, Pixel, Raster, check_lanes
+from pullback.rtl.stream.ram import NEVER_MEETS
 from pullback.rtl.stream.window import edges_layout, selections
 
 __all__ = ["Scatter"]
@@ -207,7 +208,7 @@ class Scatter(wiring.Component):
 
         # The lines: read two cycles ahead, add, write back one line up.
         depth = -(-self._max_width // lanes)
-        m.submodules.memory = memory = Memory(shape=self._word(), depth=depth, init=[])
+        m.submodules.memory = memory = Memory(shape=self._word(), depth=depth, init=[], attrs=NEVER_MEETS)
         read, write = memory.read_port(), memory.write_port()
         column = Signal(range(depth))
         last_column = Signal(16)

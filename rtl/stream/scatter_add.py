@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .fifo import FlowFifo
 from .pixel import Flow
+from .ram import BLOCK, NEVER_MEETS
 
 __all__ = ["ScatterAdd"]
 
@@ -26,7 +27,7 @@ class _Bank(wiring.Component):
         self._row_bits = row_bits
         # One RAM per phase: the drain needs a read and a write port of its own.
         self._memories = [
-            Memory(shape=signed(width), depth=rows, init=(), attrs={"ram_style": "block"}) for _ in range(2)
+            Memory(shape=signed(width), depth=rows, init=(), attrs=BLOCK | NEVER_MEETS) for _ in range(2)
         ]
         self._write_ports = [memory.write_port() for memory in self._memories]
         self._read_ports = [memory.read_port() for memory in self._memories]

@@ -14,6 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.stream.feeder import tick_layout
 from pullback.rtl.stream.pixel import Flow, Pixel, check_lanes, site_layout
+from pullback.rtl.stream.ram import NEVER_MEETS
 
 __all__ = ["BORDERS", "Edges", "Window", "border_index", "edges_layout", "selections"]
 
@@ -259,10 +260,10 @@ class Window(wiring.Component):
                 m.d.sync += chain[k].eq(chain[k - 1])
 
         # Cycle 0: address; 1: memory; 2: its output register, and the column is complete and goes back
-        # shifted.
+        # shifted. The column comes by again three cycles after that at the earliest (MIN_LINE).
         depth = self._depth
         address = Signal(range(depth))
-        m.submodules.memory = memory = Memory(shape=lines, depth=depth, init=[])
+        m.submodules.memory = memory = Memory(shape=lines, depth=depth, init=[], attrs=NEVER_MEETS)
         read = memory.read_port()
         write = memory.write_port()
         earlier = Signal(lines)
