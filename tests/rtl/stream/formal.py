@@ -23,21 +23,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import Assert, Assume, Cat, Const, Fragment, Module, Mux, ResetSignal, Signal, Value
 
-from pullback.rtl.numeric.format import UQ
+from pullback.rtl.numeric.format import SQ, UQ
 from pullback.rtl.stream.feeder import Feeder
 from pullback.rtl.stream.fifo import Fifo, FlowFifo
 from pullback.rtl.stream.pixel import Pixel
+from pullback.rtl.stream.scatter import Scatter
 from pullback.rtl.stream.skid import SkidBuffer
+from pullback.rtl.stream.window import Edges, Window
 
 __all__ = [
     "FifoProof",
     "FlowFifoProof",
+    "PictureProof",
     "Place",
     "QueueProof",
     "SkidProof",
     "UnitProof",
+    "WindowProof",
     "prove",
     "register_place",
 ]
@@ -82,7 +86,7 @@ class QueueProof:
     def lemma(self, m: Module, test: Value) -> None:
         """Asserts what the induction needs and no user sees; left out in the search for counterexamples."""
         if self.lemmas:
-            m.d.comb += Assert(test, "lemma")
+            m.d.comb += Assert(test, "lemma", src_loc_at=1)
 
     def fifo_places(self, m: Module, dut: Fifo) -> list[Place]:
         """The places of a `Fifo`, oldest first, and its lemmas."""
@@ -344,6 +348,306 @@ class UnitProof(QueueProof):
             places=[*self.fifo_places(m, fifo._fifo), *pipeline],
         )
         return m
+
+
+class WindowProof(QueueProof):
+    """What goes beside a `Window` is a FIFO's: each trailing beat leaves with its centre, once, in order.
+
+    `Feeder`, `Window` of radius 1 over the lead stream, `FlowFifo`, for any picture up to 4 x 4 and any
+    streams: a trailing beat is taken in its centre's tick and then depends on nothing but the clock.
+    """
+
+    def __init__(self, *, in_flight: int | None = None, feeder: type[Feeder] = Feeder) -> None:
+        self._pixel = Pixel((("v", UQ(0, 2)),))
+        self._feeder = feeder(self._pixel, window=1, trailing=self._pixel, patience=2)
+        self._window = Window(self._pixel, radius=1, max_width=4, trailing=self._pixel)
+        longest = self._feeder.margin + self._window.latency
+        self._fifo = FlowFifo(2, longest + 1, in_flight=longest if in_flight is None else in_flight)
+        super().__init__(
+            capacity=longest + 1,
+            patience=self._feeder.latency + self._window.latency + self._fifo.latency - 1,
+        )
+        self.depth = longest + 2  # of the induction: the pipeline has run through
+
+    def build(self) -> Module:
+        m = Module()
+        m.submodules.feeder = feeder = self._feeder
+        m.submodules.window = window = self._window
+        m.submodules.fifo = fifo = self._fifo
+        last_column, last_line = self.free("last_column", 2), self.free("last_line", 2)
+        for part in (feeder, window):
+            m.d.comb += [part.width.eq(last_column + 1), part.height.eq(last_line + 1)]
+        for name, side in (("i", feeder.i), ("c", feeder.c)):
+            m.d.comb += side.valid.eq(self.free(f"{name}_valid"))
+            m.d.comb += side.payload.lane[0].v.eq(self.free(f"{name}_payload", 2))
+        tick, centre = feeder.o.payload, window.o.payload
+        m.d.comb += [
+            feeder.i.payload.last.eq(self.free("i_last")),
+            feeder.room.eq(fifo.room),
+            window.i.valid.eq(feeder.o.valid),
+            window.i.payload.eq(tick),
+            fifo.i.valid.eq(window.o.valid),
+            fifo.i.payload.eq(centre.trailing),
+            fifo.o.ready.eq(self.free("o_ready")),
+            Assert(~fifo.overflow, "a beat is lost"),
+            Assert(fifo.room == (fifo.level + fifo._fifo._depth - fifo._limit < fifo._fifo._depth), "room"),
+        ]
+        valid, payload = feeder.o.valid & tick.real, Value.cast(tick.trailing)
+        inside = [register_place(valid, payload)]
+        for k in range(window.latency):
+            after, held = Signal(name=f"valid{k}"), Signal(len(payload), name=f"payload{k}")
+            m.d.sync += [after.eq(valid), held.eq(payload)]
+            valid, payload = after, held
+            inside.insert(0, register_place(valid, payload))
+        self.lemma(m, window.o.valid == valid)
+        self.specify(
+            m,
+            push=feeder.c.valid & feeder.c.ready,
+            put=Value.cast(feeder.c.payload.lane),
+            valid=fifo.o.valid,
+            ready=fifo.o.ready,
+            got=Value.cast(fifo.o.payload),
+            places=[*self.fifo_places(m, fifo._fifo), *inside],
+        )
+        return m
+
+
+def register_of(module: Module, name: str) -> Signal:
+    """The register of that name in a component, for a lemma over its state."""
+    statements = Fragment.get(module, None).statements["sync"]
+    found = {s.name: s for statement in statements for s in statement._lhs_signals()}
+    return found[name]
+
+
+class RasterOrder:
+    """Raster order, as the specification has it: where beat n of an endless run of pictures stands."""
+
+    def __init__(self, m: Module, name: str, step: Value, last_column: Value, last_line: Value) -> None:
+        self.x, self.y = Signal(2, name=f"{name}_x"), Signal(2, name=f"{name}_y")
+        self.eol = self.x == last_column
+        self.first = (self.x == 0) & (self.y == 0)
+        self.last = self.eol & (self.y == last_line)
+        self.flags = Cat(self.first, self.eol, self.last)
+        with m.If(step):
+            m.d.sync += self.x.eq(Mux(self.eol, 0, self.x + 1))
+            with m.If(self.eol):
+                m.d.sync += self.y.eq(Mux(self.last, 0, self.y + 1))
+
+
+class PictureProof(QueueProof):
+    """A unit with line buffers, radius 1, any picture up to 4 x 4: as many beats out as in, in raster order.
+
+    `Feeder`, `Window` over the lead stream (the tape) if ``window``, a datapath of one clock, `Scatter` if
+    ``scatter``, a cut of one clock, `FlowFifo`: with both an `AdjointUnit`, with the scatter alone one whose
+    stage tapes nothing. Without a window there is no trailing stream (the cotangent leads).
+
+    Proved: no beat leaves before it came, nor before its trailing beat; the n-th beat out carries the flags
+    of the n-th place in raster order; an offer stays until it is taken; the FIFO never overflows; behind the
+    feeder nothing stands still; and once the feeder says ``empty`` and its pipeline has run out, no beat that
+    went in is missing. The lead stream brings whole pictures, as the `Framer` makes them, with any gaps.
+
+    The lemmas say how many beats the feeder's realness bits stand for, and that `Scatter`'s raster is the
+    specification's. What is in free-running pipelines follows by ``k`` larger than their latency. Pixel values
+    are free and nothing here depends on them: synthesis takes the line memories' data away.
+
+    ``in_flight``, ``feeder``, ``scatter`` and ``every_tick_completes`` (a beat, whether or not it lies in a
+    picture) are for planting faults; ``size`` (width, height) narrows the search for one.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: bool = True,
+        in_flight: int | None = None,
+        feeder: type[Feeder] = Feeder,
+        scatter: type[Scatter] = Scatter,
+        every_tick_completes: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self._pixel = Pixel((("v", UQ(0, 1)),))
+        trailing = self._pixel if window else None
+        self._feeder = feeder(self._pixel, window=int(window), scatter=1, trailing=trailing, patience=2)
+        self._edges = self._window = None
+        if window:
+            self._window = Window(self._pixel, radius=1, max_width=4, trailing=trailing)
+        else:
+            self._edges = Edges(radius=1)
+        self._scatter = scatter(Pixel((("v", SQ(2, 0)),)), radius=1, max_width=4)
+        # The cycles from a tick to the beat that it completes, then the cut's.
+        self._centred = self._window.latency if self._window is not None else Edges(radius=1).latency
+        self._completed = self._centred + 1 + self._scatter.latency
+        if in_flight is None:
+            in_flight = self._feeder.margin + self._completed + 1
+        depth = self._feeder.margin + self._completed + 2
+        self._fifo = FlowFifo(3, depth, in_flight=in_flight)
+        super().__init__(capacity=depth, patience=2 + self._fifo.latency - 1)
+        self._every_tick_completes = every_tick_completes
+        self._size = size
+        self.depth = self._scatter.latency + 2  # of the induction: the longest stretch without a lemma
+
+    def build(self) -> Module:
+        m = Module()
+        feeder, scatter = self._feeder, self._scatter
+        m.submodules.feeder = feeder_inside = feeder.elaborate(None)
+        m.submodules.scatter = scatter_inside = scatter.elaborate(None)
+        m.submodules.fifo = fifo = self._fifo
+
+        # Any geometry, which stays; and the three cycles that it needs before the first beat.
+        last_column, last_line = self.free("last_column", 2), self.free("last_line", 2)
+        kept, settled = Signal(4), Signal(2)
+        m.d.sync += [kept.eq(Cat(last_column, last_line)), settled.eq(settled + (settled != 3))]
+        m.d.comb += Assume((settled == 0) | (kept == Cat(last_column, last_line)))
+        if self._size is not None:
+            width, height = self._size
+            m.d.comb += Assume((last_column == width - 1) & (last_line == height - 1))
+        for part in (feeder, scatter, *(p for p in (self._window, self._edges) if p is not None)):
+            m.d.comb += [part.width.eq(last_column + 1), part.height.eq(last_line + 1)]
+
+        # The streams.
+        lead, offer = feeder.i, self.free("i_valid")
+        given = RasterOrder(m, "given", lead.valid & lead.ready, last_column, last_line)
+        m.d.comb += [
+            lead.valid.eq(offer & (settled == 3)),
+            lead.payload.lane[0].v.eq(self.free("i_payload")),
+            lead.payload.last.eq(given.last),
+            feeder.room.eq(fifo.room),
+            fifo.o.ready.eq(self.free("o_ready")),
+        ]
+        if self._window is not None:
+            m.d.comb += feeder.c.valid.eq(self.free("c_valid"))
+            m.d.comb += feeder.c.payload.lane[0].v.eq(self.free("c_payload"))
+
+        # From ticks to centres with their edges, and the datapath's clock.
+        tick = feeder.o.payload
+        if self._window is not None:
+            m.submodules.window = window = self._window
+            m.d.comb += [window.i.valid.eq(feeder.o.valid), window.i.payload.eq(tick)]
+            centre = window.o.payload
+            step, out, real = window.tick.valid, window.tick.payload.out, window.o.valid
+            value, edges = centre.taps[1][1].v ^ centre.trailing[0].v, centre.edges
+        else:
+            m.submodules.edges = finder = self._edges
+            assert finder is not None
+            later, step = Signal.like(tick), Signal()
+            m.d.sync += [later.eq(tick), step.eq(feeder.o.valid)]
+            m.d.comb += [finder.x.eq(tick.site.x), finder.y.eq(tick.site.y)]
+            out, real, value, edges = later.out, step & later.real, later.lead[0].v, finder.o
+        if self._every_tick_completes:
+            out = Const(1, 1)
+        given_taps = scatter.i.payload
+        for target, now in (
+            (scatter.i.valid, real), (scatter.tick.valid, step), (scatter.tick.payload.out, out),
+            (given_taps.edges, edges), *((tap.v, value) for row in given_taps.taps for tap in row),
+        ):  # fmt: skip
+            register = Signal.like(Value.cast(target))
+            m.d.sync += register.eq(now)
+            m.d.comb += Value.cast(target).eq(register)
+
+        # The cut's clock, and the FIFO.
+        done = scatter.o.payload
+        m.d.sync += [
+            fifo.i.valid.eq(scatter.o.valid),
+            fifo.i.payload.eq(Cat(done.first, done.eol, done.last)),
+        ]
+        m.d.comb += [
+            Assert(~fifo.overflow, "a beat is lost"),
+            Assert(fifo.room == (fifo.level + fifo._fifo._depth - fifo._limit < fifo._fifo._depth), "room"),
+        ]
+
+        # From here on the specification: beats that are complete, in raster order, are a FIFO's.
+        completes = [feeder.o.valid & tick.out]
+        for k in range(self._completed):
+            completes.append(Signal(name=f"completes_{k}"))
+            m.d.sync += completes[-1].eq(completes[-2])
+        stepped = scatter.tick.valid & scatter.tick.payload.out
+        self.lemma(m, (step & out) == completes[self._centred])
+        self.lemma(m, stepped == completes[self._centred + 1])
+        self.lemma(m, scatter.o.valid == completes[-1])
+        # From the first clock without room on: what is on its way fits, and so does one tick more.
+        had_room = Signal(init=1)
+        m.d.sync += had_room.eq(fifo.room)
+        coming = Signal(range(2 * self._capacity))
+        m.d.comb += coming.eq(fifo.level + fifo.i.valid + sum(completes) + had_room)
+        self.lemma(m, fifo.room | (coming <= self._capacity))
+        place = RasterOrder(m, "completed", completes[-2], last_column, last_line)
+        raster = scatter_inside.submodules.raster.site
+        for here in (given, place):
+            self.lemma(m, (here.x <= last_column) & (here.y <= last_line))
+        self.lemma(m, (raster.x == place.x) & (raster.y == place.y) & (raster.first == place.first))
+        flags = Signal(3)
+        m.d.sync += flags.eq(place.flags)
+        finished = self.specify(
+            m,
+            push=completes[-1],
+            put=flags,
+            valid=fifo.o.valid,
+            ready=fifo.o.ready,
+            got=fifo.o.payload,
+            places=[*self.fifo_places(m, fifo._fifo), register_place(fifo.i.valid, fifo.i.payload)],
+        )
+        self._count(m, feeder_inside, given, completes, finished, last_column)
+        return m
+
+    def _count(
+        self,
+        m: Module,
+        inside: Module,
+        given: RasterOrder,
+        completes: list,
+        finished: Signal,
+        last_column: Signal,
+    ) -> None:
+        """Beats in less beats out, and what of them the feeder's realness bits stand for."""
+        feeder, fifo = self._feeder, self._fifo
+        taken, popped = feeder.i.valid & feeder.i.ready, fifo.o.valid & fifo.o.ready
+        held = Signal(7)
+        m.d.sync += held.eq(held + taken - popped)
+        with m.If(popped):
+            m.d.comb += Assert(held != 0, "a beat leaves that never came")
+        # Once `empty` has been high so long that the pipeline and the FIFO have run out, nothing is left.
+        longest = self._completed + 3 + fifo.latency
+        quiet = Signal(range(longest + 1))
+        with m.If(~feeder.empty | fifo.o.valid):
+            m.d.sync += quiet.eq(0)
+        with m.Elif(quiet != longest):
+            m.d.sync += quiet.eq(quiet + 1)
+        with m.If(feeder.empty & (quiet == longest)):
+            m.d.comb += Assert(held == 0, "a beat went in and never came out")
+        self.lemma(m, ~feeder.empty | ~completes[0])
+        for k, stage in enumerate(completes):
+            self.lemma(m, (quiet < k) | ~stage | (k == 0))
+
+        beat, line_real, tick_out, flushing, boundary = (
+            register_of(inside, name) for name in ("beat", "line_real", "tick_out", "flushing", "boundary")
+        )
+        # Of the lines behind the lead, the newest are whole; of the oldest the part from the lead's column on
+        # is left, and ticks keep what lies further back.
+        begun, whole, rest = beat[:3], last_column + 1, last_column + 1 - beat[:3]
+        behind = Signal(7)
+        m.d.comb += behind.eq(
+            Mux(flushing, 0, begun)
+            + sum(Mux(line, whole, 0) for line in line_real[:-1])
+            + Mux(line_real[-1], rest, 0)
+            + sum(tick_out)
+        )
+        self.lemma(m, held == behind + sum(completes) + finished)
+        self.lemma(m, beat <= last_column)
+        self.lemma(m, boundary == given.first)
+        self.lemma(m, Mux(flushing, given.first, beat == given.x))
+        self.lemma(m, ~feeder.empty | ((behind == 0) & ~flushing & (beat == 0)))
+        if self._window is None:
+            return
+        ahead = Signal(4)  # beats of the lead that came before their trailing beat
+        m.d.sync += ahead.eq(ahead + taken - (feeder.c.valid & feeder.c.ready))
+        m.d.comb += Assert(held >= ahead, "a beat leaves before its trailing beat came")
+        with m.If(feeder.empty & (quiet == longest)):
+            m.d.comb += Assert(ahead == 0, "a trailing beat was not taken")
+        tick_real = register_of(inside, "tick_real")
+        centred = Signal(4)
+        m.d.comb += centred.eq(Mux(flushing, 0, begun) + Mux(line_real[0], rest, 0) + tick_real[0])
+        self.lemma(m, ahead == centred)
+        self.lemma(m, tick_real[0] == Mux(beat == 0, line_real[1], line_real[0]))
+        self.lemma(m, ~feeder.empty | (centred == 0))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,22 @@ from __future__ import annotations
 import pytest
 from amaranth.hdl import Module, Value
 
+from pullback.rtl.stream.feeder import Feeder
 from pullback.rtl.stream.fifo import Fifo, FlowFifo, _Count, _Pointer
+from pullback.rtl.stream.scatter import Scatter
 from pullback.rtl.stream.skid import SkidBuffer
 from pullback.rtl.stream.tape import Tape
 
-from .formal import FifoProof, FlowFifoProof, QueueProof, SkidProof, UnitProof, prove
+from .formal import (
+    FifoProof,
+    FlowFifoProof,
+    PictureProof,
+    QueueProof,
+    SkidProof,
+    UnitProof,
+    WindowProof,
+    prove,
+)
 
 
 class SmallTape(Tape):
@@ -29,14 +40,18 @@ PROOFS = {
     "flow": (lambda: FlowFifoProof(2, FlowFifo(2, 7, in_flight=3)), 4),
     "flow of one": (lambda: FlowFifoProof(2, FlowFifo(2, 1, in_flight=0)), 4),
     "unit": (lambda: UnitProof(clocks=3, depth=7, trailing=False), 8),
-    "adjoint unit": (lambda: UnitProof(clocks=3, depth=7, trailing=True), 8),
+    "joining unit": (lambda: UnitProof(clocks=3, depth=7, trailing=True), 8),
+    "window": (WindowProof, None),
+    "window and scatter": (PictureProof, None),
+    "scatter": (lambda: PictureProof(window=False), None),
 }
 
 
 @pytest.mark.parametrize("name", PROOFS)
 def test_proved(name, tmp_path):
     make, depth = PROOFS[name]
-    verdict = prove(make(), tmp_path, depth=depth)
+    proof = make()
+    verdict = prove(proof, tmp_path, depth=depth or proof.depth)
     assert verdict.proved, verdict.log
 
 
@@ -105,6 +120,22 @@ class LazyRoom(FlowFifo):
         return m
 
 
+class TakesTheTrailingBeatEarly(Feeder):
+    """With its own pixel, where a window asks for the centre's."""
+
+    def elaborate(self, platform) -> Module:
+        m = super().elaborate(platform)
+        m.d.comb += self.c.ready.eq(self.i.ready & self.i.valid)
+        return m
+
+
+class CountsAWiderPicture(Scatter):
+    def elaborate(self, platform) -> Module:
+        m = super().elaborate(platform)
+        m.d.comb += m.submodules.raster.width.eq(self.width + 1)
+        return m
+
+
 FAULTS = {
     "full is ignored": (lambda: FifoProof(2, AlwaysReady(2, 5)), 9),
     "payload changes in a stall": (lambda: FifoProof(2, LoadsWhileStalled(2, 5)), 6),
@@ -119,6 +150,19 @@ FAULTS = {
     "the unit forgets the feeder's margin": (
         lambda: UnitProof(clocks=3, depth=7, trailing=True, in_flight=4),
         14,
+    ),
+    "the unit forgets the window's latency": (lambda: WindowProof(in_flight=2), 16),
+    "trailing beats leave with the wrong centre": (
+        lambda: WindowProof(feeder=TakesTheTrailingBeatEarly),
+        14,
+    ),
+    "the scatter's flags are those of a wider picture": (
+        lambda: PictureProof(window=False, scatter=CountsAWiderPicture, size=(1, 2)),
+        26,
+    ),
+    "the scatter completes a beat in every tick": (
+        lambda: PictureProof(window=False, every_tick_completes=True, size=(2, 2)),
+        22,
     ),
 }
 
