@@ -44,6 +44,7 @@ __all__ = [
     "WindowProof",
     "prove",
     "register_place",
+    "signal_of",
 ]
 
 
@@ -412,11 +413,11 @@ class WindowProof(QueueProof):
         return m
 
 
-def register_of(module: Module, name: str) -> Signal:
-    """The register of that name in a component, for a lemma over its state."""
-    statements = Fragment.get(module, None).statements["sync"]
-    found = {s.name: s for statement in statements for s in statement._lhs_signals()}
-    return found[name]
+def signal_of(module: Module | Fragment, name: str) -> Signal:
+    """The signal of that name which a component assigns: for a lemma over its state, or a planted fault."""
+    domains = Fragment.get(module, None).statements.values()
+    assigned = [s for statements in domains for statement in statements for s in statement._lhs_signals()]
+    return {s.name: s for s in assigned}[name]
 
 
 class RasterOrder:
@@ -618,7 +619,7 @@ class PictureProof(QueueProof):
             self.lemma(m, (quiet < k) | ~stage | (k == 0))
 
         beat, line_real, tick_out, flushing, boundary = (
-            register_of(inside, name) for name in ("beat", "line_real", "tick_out", "flushing", "boundary")
+            signal_of(inside, name) for name in ("beat", "line_real", "tick_out", "flushing", "boundary")
         )
         # Of the lines behind the lead, the newest are whole; of the oldest the part from the lead's column on
         # is left, and ticks keep what lies further back.
@@ -642,7 +643,7 @@ class PictureProof(QueueProof):
         m.d.comb += Assert(held >= ahead, "a beat leaves before its trailing beat came")
         with m.If(feeder.empty & (quiet == longest)):
             m.d.comb += Assert(ahead == 0, "a trailing beat was not taken")
-        tick_real = register_of(inside, "tick_real")
+        tick_real = signal_of(inside, "tick_real")
         centred = Signal(4)
         m.d.comb += centred.eq(Mux(flushing, 0, begun) + Mux(line_real[0], rest, 0) + tick_real[0])
         self.lemma(m, ahead == centred)
