@@ -139,7 +139,20 @@ def _write(text: str, *options: str) -> str:
     with _builtin_yosys():
         yosys = find_yosys(lambda version: version >= (0, 40))  # Amaranth 0.5's own bound
         # yosys warns that not every process can be written; Amaranth emits only those that can.
-        return yosys.run(["-q", "-"], "\n".join(script), ignore_warnings=True)
+        return _replicated(yosys.run(["-q", "-"], "\n".join(script), ignore_warnings=True))
+
+
+# A name with its bit, as often as it follows itself in a concatenation.
+_REPEATED = re.compile(r"(?<=[{,] )(\\\S+ (?:\[\d+\])?|[A-Za-z_]\w*(?:\[\d+\])?)((?:, \1)+)(?= ?[,}])")
+
+
+def _replicated(text: str) -> str:
+    """``{ a[7], a[7], a[7], a }`` as ``{ {3{a[7]}}, a }``.
+
+    That is how yosys writes every sign extension. Nobody reads a line of sixty-four equal bits, and Verilator
+    picks and shifts each of them by itself.
+    """
+    return _REPEATED.sub(lambda m: f"{{{1 + m[2].count(', ')}{{{m[1]}}}}}", text)
 
 
 def verilog(component: Component | str, name: str = "core") -> str:

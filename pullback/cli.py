@@ -377,7 +377,7 @@ def _configuration(
         "demosaic": demosaic, "curve": curve, "border": border, "lanes": lanes, "max_width": max_width,
         "max_height": max_height,
     }  # fmt: skip
-    base = read(path) if path is not None else Config(pipeline=PipelineConfig(demosaic="filter_bank"))
+    base = read(path) if path is not None else Config()
     return _replaced(base, **{key: value for key, value in given.items() if value is not None})
 
 

@@ -5,7 +5,7 @@ A file that ``pullback tune`` wrote (``tuned.toml``) is read back by ``tune``, `
 .. code-block:: toml
 
     [pipeline]
-    demosaic = "hamilton_adams"   # bilinear, hamilton_adams, filter_bank
+    demosaic = "filter_bank"      # bilinear, hamilton_adams, filter_bank
     curve = "shared"              # shared, per_channel
     border = "mirror"             # mirror, replicate, zero
     lanes = 1                     # pixels per clock: 1, 2
@@ -50,7 +50,7 @@ class _Model(BaseModel):
 class PipelineConfig(_Model):
     """What is built: the ISP's build parameters. Hashable."""
 
-    demosaic: Literal["bilinear", "hamilton_adams", "filter_bank"] = "hamilton_adams"
+    demosaic: Literal["bilinear", "hamilton_adams", "filter_bank"] = "filter_bank"
     curve: Literal["shared", "per_channel"] = "shared"
     border: Literal["mirror", "replicate", "zero"] = "mirror"
     lanes: Literal[1, 2] = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pullback.backend import GoldenBackend
+from pullback.backend import GoldenBackend, psnr
 from pullback.raw import Crop, Raw
 from pullback.sim.golden.twin import Twin
-from pullback.tune import Masters, Measure
+from pullback.tune import Masters, Measure, Split
 
 __all__ = ["TwinObjective"]
 
@@ -37,3 +37,16 @@ class TwinObjective:
             loss=float(loss.detach()),
             gradient={key: g.numpy() for key, g in zip(theta, gradients, strict=True)},
         )
+
+    @torch.no_grad()
+    def held_out_psnr(self, masters: Masters, split: Split) -> float:
+        """PSNR against the target over the held-out part, its upper edge with its true neighbours."""
+        theta = {key: torch.tensor(value) for key, value in masters.items()}
+        picture = self._twin(self._raw, theta, cfa=self._cfa)
+        squares, samples = 0.0, 0
+        for crop in split.probes():
+            rows, columns = slice(crop.y, crop.y + crop.height), slice(crop.x, crop.x + crop.width)
+            difference = picture[:, rows, columns] - self._target[:, rows, columns]
+            squares += float((difference * difference).sum())
+            samples += difference.numel()
+        return psnr(squares * 4096**2, samples)  # as of codes of UQ(0, 12)

@@ -6,6 +6,8 @@ from amaranth.hdl import Module, ShapeLike, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.skid import SkidBuffer
+
 __all__ = ["Gate"]
 
 
@@ -16,7 +18,7 @@ class Gate(wiring.Component):
     the read-out: fewer than ``cover`` beats below its first ``lag_lines`` lines. So a group never ends before the
     results of the one before it are safe, and frames of a useful size follow each other without a gap.
 
-    Latency 0, one beat per clock.
+    Latency 1, one beat per clock.
 
     Parameters
     ----------
@@ -37,11 +39,11 @@ class Gate(wiring.Component):
     collected : In(1)
         One clock per group whose results are in the result memory.
     empty : Out(1)
-        No frame is between the gate and the last unit.
+        No beat waits at the gate, and no frame is between it and the last unit.
     """
 
     def __init__(self, shape: ShapeLike, *, lag_lines: int, cover: int) -> None:
-        self._lag_lines, self._cover = lag_lines, cover
+        self._shape, self._lag_lines, self._cover = shape, lag_lines, cover
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
@@ -49,52 +51,64 @@ class Gate(wiring.Component):
                 "frames": In(16),
                 "done": In(1),
                 "collected": In(1),
-                "empty": Out(1, init=1),  # pyright: ignore[reportCallIssue]
+                "empty": Out(1),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        beat = self.i.payload
-        passes, shut = Signal(), Signal()
+        # What decides is in registers, and so is what the stream before the gate sees.
+        m.submodules.skid = skid = SkidBuffer(self._shape)
+        wiring.connect(m, wiring.flipped(self.i), skid.i)
+        offered = skid.o
+        beat = offered.payload
+        passes, shut, outside = Signal(), Signal(), Signal(init=1)
         m.d.comb += [
             self.o.payload.eq(beat),
-            self.o.valid.eq(self.i.valid & ~(beat.first & shut)),
-            self.i.ready.eq(self.o.ready & ~(beat.first & shut)),
+            self.o.valid.eq(offered.valid & ~(beat.first & shut)),
+            offered.ready.eq(self.o.ready & ~(beat.first & shut)),
             passes.eq(self.o.valid & self.o.ready),
+            self.empty.eq(outside & ~offered.valid),
         ]
 
         inside = Signal(16)  # frames
         begins = passes & beat.first
         with m.If(begins & ~self.done):
-            m.d.sync += [inside.eq(inside + 1), self.empty.eq(0)]
+            m.d.sync += [inside.eq(inside + 1), outside.eq(0)]
         with m.Elif(self.done & ~begins):
-            m.d.sync += [inside.eq(inside - 1), self.empty.eq(inside == 1)]
+            m.d.sync += [inside.eq(inside - 1), outside.eq(inside == 1)]
 
         number = Signal(16)  # of the next frame in its group
+        number_is_0 = Signal(init=1)
         before_last = Signal(16)
         m.d.sync += before_last.eq(self.frames - 1)
         with m.If(passes & beat.last):
-            m.d.sync += number.eq(number + 1)
+            m.d.sync += [number.eq(number + 1), number_is_0.eq(0)]
             with m.If(number >= before_last):
-                m.d.sync += number.eq(0)
+                m.d.sync += [number.eq(0), number_is_0.eq(1)]
 
         groups = Signal(2)  # begun, results not collected
-        opens = begins & (number == 0)
+        opens = begins & number_is_0
         with m.If(opens & ~self.collected):
             m.d.sync += groups.eq(groups + 1)
         with m.Elif(self.collected & ~opens):
             m.d.sync += groups.eq(groups - 1)
 
+        # Beats until the frame that began last has gone far enough.
         line = Signal(range(self._lag_lines + 1))
-        covered = Signal(range(self._cover + 1))
+        to_cover = Signal(range(self._cover + 1))
+        covered = Signal()
         with m.If(passes):
             with m.If(beat.first):
-                m.d.sync += [line.eq(beat.eol if self._lag_lines else 0), covered.eq(0)]
+                m.d.sync += [
+                    line.eq(beat.eol if self._lag_lines else 0),
+                    to_cover.eq(self._cover),
+                    covered.eq(0),
+                ]
             with m.Else():
                 with m.If(beat.eol & (line != self._lag_lines)):
                     m.d.sync += line.eq(line + 1)
-                with m.If((line == self._lag_lines) & (covered != self._cover)):
-                    m.d.sync += covered.eq(covered + 1)
-        m.d.comb += shut.eq((number == 0) & (groups[1] | (groups[0] & (covered != self._cover))))
+                with m.If((line == self._lag_lines) & ~covered):
+                    m.d.sync += [to_cover.eq(to_cover - 1), covered.eq(to_cover == 1)]
+        m.d.comb += shut.eq(number_is_0 & (groups[1] | (groups[0] & ~covered)))
         return m

@@ -56,6 +56,7 @@ class IspCase:
     raw: np.ndarray
     inputs: dict[str, Any]
     expected: Expectation
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def isp_case(
@@ -96,12 +97,20 @@ def isp_case(
                     f"{what} {side}" for side in ("below", "above") if getattr(record, side).any()
                 }
     given = {"cotangent": cotangent.astype(np.int32)} if external else {"target": target.astype(np.uint16)}
-    return IspCase(words, raw[:, None].astype(np.uint16), given, expected)
+    options = {"theta": theta, "cfa": cfa, "depth": depth, "bypass": bypass}
+    options |= {} if external else {"kind": kind, "delta": delta, "scale": scale}
+    return IspCase(words, raw[:, None].astype(np.uint16), given, expected, options)
+
+
+def isp_pullback(golden: Golden, case: IspCase, arrays: dict[str, np.ndarray]) -> Any:
+    """What the golden model makes of other frames with a case's parameters."""
+    given = {name: array.astype(np.int64) for name, array in arrays.items()}
+    return golden.vjp(given.pop("raw")[:, 0], **case.options, **given)
 
 
 def stage_case(
-    stage: GoldenStage, map: RegisterMap, *, height: int, width: int, border: str, count: int = 2, cfa: int = 0,
-    bypass: bool = False, spread: float = 0.05, seed: int = 0,
+    stage: GoldenStage, map: RegisterMap, *, height: int, width: int, border: str, count: int = 3, cfa: int = 0,
+    frames: int = 1, bypass: bool = False, spread: float = 0.05, seed: int = 0,
 ) -> IspCase:  # fmt: skip
     """The same for a core of one stage; the cotangent comes from outside."""
     rng = np.random.default_rng([seed, height, width, cfa, bypass])
@@ -115,18 +124,26 @@ def stage_case(
     pulled = stage.vjp(x, theta, frame, ybar, f=arriving.f)
     leaving = cut(pulled.xbar, pulled.f, stage.cotangent_i)
     words = list(map.defaults)
-    given = {"width": width, "height": height, "cfa": cfa, "bypass": int(bypass), "loss.kind": 3}
+    given = {
+        "width": width,
+        "height": height,
+        "cfa": cfa,
+        "frames": frames,
+        "bypass": int(bypass),
+        "loss.kind": 3,
+    }
     for name, value in given.items():
         words[map.parameter(name).index] = value
     for name, value in theta.items():
         place = map.parameter(f"{stage.name}.{name}")
         words[place.index : place.index + place.entries] = [int(v) for v in value]
     results = []
-    for n in range(count):
+    for first in range(0, count, frames):
+        group = slice(first, first + frames)
         row = [0, 0]
         for name in stage.parameters:
-            row += [int(v) for v in pulled.thetabar[name][n]]
-        results.append([*row, int(forward.clipped[n].sum()), int(leaving.clipped[n].sum())])
+            row += [int(v) for v in pulled.thetabar[name][group].sum(0)]
+        results.append([*row, int(forward.clipped[group].sum()), int(leaving.clipped[group].sum())])
     bins = {
         f"{what} {side}"
         for what, record in ((stage.name, forward), (f"{stage.name}.cotangent", leaving))
@@ -151,6 +168,7 @@ class Cases:
 
     KINDS = KINDS
     isp_case = staticmethod(isp_case)
+    isp_pullback = staticmethod(isp_pullback)
     stage_case = staticmethod(stage_case)
     signed16 = staticmethod(signed16)
 
@@ -163,7 +181,7 @@ class Cases:
     @staticmethod
     def stage_core(stage: Any, border: str, lanes: int) -> VJPCore:
         """A core of one stage."""
-        build = Build(lanes=lanes, border=border, max_width=32, max_height=32)
+        build = Build(lanes=lanes, border=border, max_width=64, max_height=64)
         return VJPCore(Pipeline([stage], name=stage.name), build)
 
 

@@ -1,7 +1,9 @@
-"""Cores of the whole ISP, simulated by Verilator, against the golden model, bit for bit.
+"""Cores of the whole ISP against the golden model, bit for bit.
 
-One test a build: pictures, input gradients and every result word; 4 CFA orders, 4 losses, bypasses, sizes from
-one pixel on, groups of frames, all streams stalling, frames back to back; saturation on both sides of every cut.
+As fast models of Verilator, one test a build: pictures, input gradients and every result word; 4 CFA orders,
+4 losses, bypasses, sizes from one pixel on, groups of frames, all streams stalling, frames back to back without a
+gap; saturation on both sides of every cut; frames that are malformed on the wire. And through the cocotb bench, on
+Icarus, whose registers start as X, as well as on Verilator.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from itertools import product
 import numpy as np
 import pytest
 
+from pullback.sim.beats import Beats, pack_frames, unpack_frames
+from pullback.sim.bench.core import Job, check_core
 from pullback.sim.bench.coverage import Coverage
 from pullback.sim.generated import generated
-from pullback.sim.model import Model
+from pullback.sim.model import ERROR_NAMES, Model
 from pullback.sim.stalls import ALTERNATING, BURSTS, LONG, NONE
 
 DEMOSAICS = ("bilinear", "hamilton_adams", "filter_bank")
@@ -42,18 +46,28 @@ NEVER = {
 }  # fmt: skip
 
 
-def _run(cases, demosaic, border, lanes, curve):
+def _generated(cases, demosaic, border, lanes, curve):
+    """Verilog and ports of a build, and its golden model."""
     sources, ports = generated(
         f"isp {demosaic} {border} {lanes} {curve} 64",
         lambda: cases.isp_core(demosaic, border, lanes, curve)[0],
     )
-    golden = cases.isp_core(demosaic, border, lanes, curve)[1]
-    model = Model.build(sources, ports=ports, optimise="quick")
+    return sources, ports, cases.isp_core(demosaic, border, lanes, curve)[1]
+
+
+def _model(cases, *build):
+    """A build as a fast model, and its golden model."""
+    sources, ports, golden = _generated(cases, *build)
+    return Model.build(sources, ports=ports, optimise="quick"), golden
+
+
+def _run(cases, *build):
+    model, golden = _model(cases, *build)
     cuts = [f"{name}{what} {side}" for name in golden.names for what in ("", ".cotangent")
             for side in ("below", "above")]  # fmt: skip
     coverage = Coverage({
         "cfa": range(4), "loss": cases.KINDS, "stalls": STALLS, "size": SIZES, "depth": (8, 10, 12, 16),
-        "frames per group": (1, 3), "bypass": ("none", "all", *golden.names),
+        "frames per group": (1, 3), "back to back": ("no gap",), "bypass": ("none", "all", *golden.names),
         "clipped": [c for c in cuts if c not in NEVER],
     })  # fmt: skip
     bypasses = [(), (), (), *((name,) for name in golden.names), tuple(golden.names)]
@@ -80,6 +94,10 @@ def _run(cases, demosaic, border, lanes, curve):
             ]
             assert not wrong, f"{label}: (word, expected, found) {wrong[:5]}"
         assert model.errors == 0, label
+        if stall == "none" and frames == 3:  # no group of the three waits for the results before it
+            gaps = run.cycles.first_in[1:] - run.cycles.last_in[:-1] - 1
+            assert not gaps.any(), f"{label}: {gaps} cycles between frames"
+            coverage.hit("back to back", "no gap")
         met = {
             "cfa": cfa,
             "loss": kind,
@@ -111,3 +129,113 @@ def test_core_is_golden(cases, build):
 def test_every_core_is_golden(cases, build):
     """The other combinations of demosaicker, border and lanes."""
     _run(cases, *build)
+
+
+@pytest.mark.slow
+def test_four_lanes_are_golden(cases):
+    """Four pixels per clock."""
+    _run(cases, "bilinear", "mirror", 4, "shared")
+
+
+def _bench(cases, build, simulator):
+    """Every loss and CFA order, bypasses, groups, with and without stalls, through the cocotb bench."""
+    sources, _, golden = _generated(cases, *build)
+    sizes = [(2, 2), (3, 5), (1, 3), (6, 7), (5, 4), (2, 3), (4, 6), (7, 1)]
+    bypasses = [(), (), golden.names[:1], (), golden.names[1:3], (), golden.names, ()]
+    jobs = []
+    for n, ((height, width), bypass) in enumerate(zip(sizes, bypasses, strict=True)):
+        case = cases.isp_case(golden, height=height, width=width, count=3, cfa=n % 4, depth=(16, 10)[n % 2],
+                              bypass=tuple(bypass), kind=cases.KINDS[(n + n // 4) % 4], frames=(3, 1)[n % 3 == 2],
+                              spread=(0.02, 0.3)[n % 2], seed=n)  # fmt: skip
+        jobs.append(Job(
+            words=case.words, raw=case.raw, **case.inputs, picture=case.expected.picture,
+            gradient=case.expected.gradient, results=np.array(case.expected.results), lanes=build[2], seed=n,
+            stalls=BURSTS if n % 3 == 1 else NONE,
+        ))  # fmt: skip
+    check_core(sources, jobs, simulator)
+
+
+def test_core_on_icarus_is_golden(cases):
+    """The smallest build."""
+    _bench(cases, ("bilinear", "mirror", 1, "per_channel"), "icarus")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("build", "simulator"),
+    [
+        (("bilinear", "mirror", 1, "per_channel"), "verilator"),
+        (("filter_bank", "replicate", 2, "per_channel"), "icarus"),
+        (("hamilton_adams", "replicate", 1, "shared"), "icarus"),
+    ],
+    ids=str,
+)
+def test_larger_cores_in_the_bench_are_golden(cases, build, simulator):
+    """The other demosaickers, two lanes, and the bench on Verilator."""
+    _bench(cases, build, simulator)
+
+
+FAULTS = ("line too long", "line too short", "frame out of step")
+
+
+def _spoilt(beats: Beats, fault: str, per_line: int, height: int) -> Beats:
+    """Three frames of beats, the middle one with a fault from its line 2 on."""
+    line = (height + 2) * per_line
+    end = line + per_line
+    user, last = beats.user.copy(), beats.last.copy()
+    if fault == "line too long":  # two beats after the end, and only there the mark
+        last[end - 1] = 0
+        keep = np.r_[:end, end - 2 : end, end : len(beats)]
+        spoilt = Beats(beats.data, user, last).select(keep)
+        spoilt.data[end : end + 2] ^= 0xA5
+        spoilt.last[end + 1] = 1
+        return spoilt
+    if fault == "line too short":  # two beats are missing
+        last[end - 3] = 1
+        return Beats(beats.data, user, last).select(np.r_[: end - 2, end : len(beats)])
+    return beats.select(np.r_[:line, 2 * height * per_line : len(beats)])  # all further lines are missing
+
+
+def _mended(frames: np.ndarray, fault: str, lanes: int) -> np.ndarray:
+    """What the core makes of them: whole frames; what was missing is 0."""
+    frames = frames.copy()
+    if fault == "line too short":
+        frames[1, :, 2, (-(-frames.shape[-1] // lanes) - 2) * lanes :] = 0
+    elif fault == "frame out of step":
+        frames[1, :, 2:] = 0
+    return frames
+
+
+@pytest.mark.parametrize("build", QUICK[:2], ids=lambda b: "-".join(map(str, b)))
+def test_malformed_frames_are_flagged_and_mended(cases, build):
+    """A spoilt frame between two good ones, on each input: its own error bit, whole frames out, none of them sheared;
+    and after it, with no reset, the next run is right to the last result word."""
+    model, golden = _model(cases, *build)
+    lanes, height, width, cfa = build[2], 5, 9, 2
+    per_line = -(-width // lanes)
+    for number, (stream, fault) in enumerate(product(("raw", "target", "cotangent"), FAULTS)):
+        kind = "external" if stream == "cotangent" else "squared"
+        case = cases.isp_case(golden, height=height, width=width, cfa=cfa, kind=kind, frames=3, seed=number)
+        arrays = {"raw": case.raw, **case.inputs}
+        beats = {n: pack_frames(a, lanes=lanes, bits=model.containers[n]) for n, a in arrays.items()}
+        beats[stream] = _spoilt(beats[stream], fault, per_line, height)
+        arrays[stream] = _mended(arrays[stream], fault, lanes)
+        model.load_parameters(case.words)
+        run = model.run_beats(
+            beats, stalls=STALLS["bursts" if number % 2 else "none"], seed=number, quiet=1000
+        )
+        flagged = [name for bit, name in enumerate(ERROR_NAMES) if run.errors >> bit & 1]
+        assert flagged == [f"{stream} {fault}"]
+        assert run.taken == {n: len(b) for n, b in beats.items()}
+        expected = cases.isp_pullback(golden, case, arrays)
+        found = {
+            n: unpack_frames(b, width=width, height=height, lanes=lanes, bits=model.containers[n])
+            for n, b in run.outputs.items()
+        }
+        np.testing.assert_array_equal(found["picture"], expected.y, err_msg=f"{stream} {fault}")
+        np.testing.assert_array_equal(found["gradient"][:, 0], expected.xbar, err_msg=f"{stream} {fault}")
+        model.clear_errors()
+        good = model.run(case.raw, **case.inputs)
+        np.testing.assert_array_equal(good.picture, case.expected.picture)
+        np.testing.assert_array_equal(good.gradient, case.expected.gradient)
+        assert good.results.tolist() == case.expected.results

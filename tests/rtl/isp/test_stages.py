@@ -20,23 +20,51 @@ from pullback.rtl.isp import (
     WhiteBalance,
 )
 from pullback.rtl.pipeline.core import container
+from pullback.rtl.stream.window import BORDERS
 from pullback.sim.bench.core import Job, check_core
+from pullback.sim.bench.coverage import Coverage
+from pullback.sim.bench.runner import SIMULATORS
 from pullback.sim.generated import generated
 from pullback.sim.golden.pipeline import isp as golden_isp
 from pullback.sim.stalls import BURSTS, NONE
 
+STAGES = {
+    stage().name: stage
+    for stage in (
+        BlackLevel, WhiteBalance, Bilinear, FilterBank, HamiltonAdamsGreen, HamiltonAdamsChroma, CCM, ToneCurve,
+    )
+}  # fmt: skip
+
 # Stage, border, lanes: every stage, and over them every border and lane count.
-BUILDS = {
-    "black_level": (BlackLevel, "mirror", 1),
-    "white_balance": (WhiteBalance, "mirror", 2),
-    "bilinear": (Bilinear, "replicate", 1),
-    "filter_bank": (FilterBank, "mirror", 1),
-    "hamilton_adams_green": (HamiltonAdamsGreen, "zero", 1),
-    "hamilton_adams_chroma": (HamiltonAdamsChroma, "mirror", 2),
-    "ccm": (CCM, "mirror", 1),
-    "tone_curve": (ToneCurve, "mirror", 2),
-}
-SIZES = [(2, 2), (5, 7), (1, 3)]
+QUICK = [
+    ("black_level", "mirror", 1),
+    ("white_balance", "mirror", 2),
+    ("bilinear", "replicate", 1),
+    ("filter_bank", "mirror", 1),
+    ("hamilton_adams_green", "zero", 1),
+    ("hamilton_adams_chroma", "mirror", 2),
+    ("ccm", "mirror", 1),
+    ("tone_curve", "mirror", 2),
+]
+# Every stage with both lane counts and, where it has a window, with every border.
+ALL = [
+    (name, border, lanes)
+    for name, stage in STAGES.items()
+    for border in (BORDERS if stage.radius else BORDERS[:1])
+    for lanes in (1, 2)
+]
+SIZES = [(2, 2), (5, 6), (1, 3), (7, 9), (3, 1), (6, 5), (3, 3), (5, 7)]
+LARGE = [(16, 21), (48, 64)]
+NEVER = {
+    # What cannot happen, by range: a difference of unsigned codes fits; averages stay inside; a curve of
+    # non-negative knots is not negative; the black level passes its cotangent in the same format.
+    "black_level below", "black_level above", "black_level.cotangent below", "black_level.cotangent above",
+    "bilinear below", "bilinear above", "tone_curve below",
+    # What takes cotangents larger than the +-2 of a core's output: the cores of the whole ISP reach it.
+    "bilinear.cotangent below", "bilinear.cotangent above",
+    "hamilton_adams_green.cotangent below", "hamilton_adams_green.cotangent above",
+    "hamilton_adams_chroma.cotangent below", "hamilton_adams_chroma.cotangent above",
+}  # fmt: skip
 
 
 def _golden(name, border):
@@ -47,27 +75,52 @@ def _golden(name, border):
     raise AssertionError(f"no golden model of {name}")
 
 
-@pytest.mark.parametrize("simulator", ["icarus", "verilator"])
-@pytest.mark.parametrize("name", BUILDS)
-def test_stage_is_golden(cases, name, simulator):
-    """All CFA phases, bypass, three sizes, two frames each, stalls on every stream."""
-    stage, border, lanes = BUILDS[name]
-    core = cases.stage_core(stage(), border, lanes)
-    sources, _ = generated(f"stage {name} {border} {lanes} 32", lambda: core)
+def _check(cases, name, border, lanes, simulator, sizes):
+    """All CFA phases, bypass, saturation on both sides; three frames each, as one group back to back without a gap
+    or with stalls on every stream, or as groups of one, whose results are read while the next frame runs."""
+    core = cases.stage_core(STAGES[name](), border, lanes)
+    sources, _ = generated(f"stage {name} {border} {lanes} 64", lambda: core)
     golden = _golden(name, border)
+    coverage = Coverage({
+        "cfa": range(4), "bypass": (False, True), "flow": ("no gap", "stalls", "groups"),
+        "clipped": [bin for what in ("", ".cotangent") for side in ("below", "above")
+                    if (bin := f"{name}{what} {side}") not in NEVER] or ["nothing"],
+    })  # fmt: skip
     jobs = []
-    for n, (height, width) in enumerate(SIZES * 2):
+    for n, (height, width) in enumerate(sizes):
+        cfa, bypass, flow = (n + n // 4) % 4, n == 5, ("no gap", "stalls", "groups")[n % 3]
         case = cases.stage_case(
-            golden, core.map, height=height, width=width, border=border, cfa=(n + n // 3) % 4,
-            bypass=n == 5, spread=(0.02, 0.3)[n % 2], seed=n,
+            golden, core.map, height=height, width=width, border=border, cfa=cfa,
+            bypass=bypass, frames=1 if flow == "groups" else 3, spread=(0.02, 1)[n % 4 > 1], seed=n,
         )  # fmt: skip
         expected = case.expected
         signed = expected.picture.min() < 0 and container(core.pipeline.o) == 16
         picture = expected.picture & 0xFFFF if signed else expected.picture
         jobs.append(Job(
             words=case.words, raw=case.raw, **case.inputs, picture=picture, gradient=expected.gradient,
-            results=np.array(expected.results), lanes=lanes, seed=n, stalls=BURSTS if n % 2 else NONE,
+            results=np.array(expected.results), lanes=lanes, seed=n, stalls=BURSTS if flow == "stalls" else NONE,
             containers={"raw": container(core.pipeline.i), "picture": container(core.pipeline.o),
                         "target": container(core.pipeline.o)},
         ))  # fmt: skip
+        for group, met in {"cfa": cfa, "bypass": bypass, "flow": flow}.items():
+            coverage.hit(group, met)
+        for met in expected.bins or {"nothing"}:
+            coverage.hit("clipped", met)
     check_core(sources, jobs, simulator)
+    print(coverage.report())
+    coverage.require_full()
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+@pytest.mark.parametrize("build", QUICK, ids=lambda b: "-".join(map(str, b)))
+def test_stage_is_golden(cases, build, simulator):
+    """The builds of every run."""
+    _check(cases, *build, simulator, SIZES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", SIMULATORS)
+@pytest.mark.parametrize("build", ALL, ids=lambda b: "-".join(map(str, b)))
+def test_every_stage_is_golden(cases, build, simulator):
+    """Every border and lane count, up to the largest frame."""
+    _check(cases, *build, simulator, SIZES + LARGE)
