@@ -94,12 +94,14 @@ def run_bench(
     if simulator not in SIMULATORS:
         raise ValueError(f"simulator is {simulator!r}; it is one of {', '.join(SIMULATORS)}")
     from cocotb_tools.check_results import get_results
+    from cocotb_tools.config import libs_dir
     from cocotb_tools.runner import get_runner
 
     tool = icarus() if simulator == "icarus" else verilator()
     texts = [part for name, text in sources.items() for part in (name, text)]
     with simulator_environment(simulator), tempfile.TemporaryDirectory(prefix="pullback-bench-") as scratch:
-        name = digest("bench", "1", simulator, tool.version, top, *texts)
+        # A Verilator bench is linked with the libraries of the environment it was built in, by their path.
+        name = digest("bench", "1", simulator, tool.version, str(libs_dir), top, *texts)
         folder = once(name, lambda work: _build(work, sources, top, simulator))
         log, results = Path(scratch) / "test.log", Path(scratch) / "results.xml"
         with suppress(
