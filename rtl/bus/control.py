@@ -351,8 +351,8 @@ class _Commit(wiring.Component):
             with m.If(position == last):
                 m.d.sync += [sweeping.eq(0), position.eq(0)]
 
-        word = Signal(32)
-        default = Signal(32)
+        word = Signal(32, reset_less=True)
+        default = Signal(32, reset_less=True)
         restoring = Signal(init=1)
         host = Signal()
         m.d.comb += [

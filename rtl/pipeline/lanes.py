@@ -69,9 +69,15 @@ class Lanes(Elaboratable):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        site = Signal.like(self.site)
+        site = Signal.like(self.site, reset_less=True)
         valid = Signal()
+        # Lane p of an even beat has the column's parity p, but for one lane. Many multiplexers hang on the
+        # colour, so it is a register of its own.
+        colours = [Signal(2, name=f"site_colour_{p}", reset_less=True) for p in range(self.build.lanes)]
         m.d.sync += [site.eq(self.site), valid.eq(self.valid)]
+        for p, colour in enumerate(colours):
+            x_odd = self.cfa[0] ^ (self.site.x[0] if self.build.lanes == 1 else p & 1)
+            m.d.sync += colour.eq(Cat(x_odd, self.cfa[1] ^ self.site.y[0]))
         delays = {"valid": (valid, self.o_valid), "site": (Value.cast(site), Value.cast(self.o_site))}
         for name, (now, later) in delays.items():
             line = DelayLine(now.shape(), self.latency - 1)
@@ -80,12 +86,10 @@ class Lanes(Elaboratable):
 
         for p, datapath in enumerate(self.datapaths):
             m.submodules[f"lane_{p}"] = datapath
-            # The registered site: lane p of an even beat has the column's parity p, but for one lane.
-            x_odd = self.cfa[0] ^ (site.x[0] if self.build.lanes == 1 else p & 1)
             known: dict[str, Value] = {
                 "site_x": site.x + p,
                 "site_y": site.y,
-                "site_colour": Cat(x_odd, self.cfa[1] ^ site.y[0]),
+                "site_colour": colours[p],
                 "bypass": self.bypass,
             }
             if self.parameters is not None:

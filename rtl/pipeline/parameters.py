@@ -43,7 +43,7 @@ class StageParameters(wiring.Component):
             if not parameter.table:
                 for k in range(parameter.entries):
                     self.entry[f"{name}_{k}"] = Signal(
-                        parameter.format.shape, name=f"{stage.name}_{name}_{k}"
+                        parameter.format.shape, name=f"{stage.name}_{name}_{k}", reset_less=True
                     )
         super().__init__({"load": In(LOAD)})
 
@@ -55,7 +55,7 @@ class StageParameters(wiring.Component):
             chain = [self.entry[f"{name}_{k}"] for k in range(parameter.entries)]
             first = self.words[name]
             here = Signal(name=f"{name}_here")
-            word = Signal.like(chain[0], name=f"{name}_word")
+            word = Signal.like(chain[0], name=f"{name}_word", reset_less=True)
             m.d.sync += [
                 here.eq(
                     self.load.valid & (self.load.address >= first) & (self.load.address < first + len(chain))

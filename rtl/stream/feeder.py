@@ -231,7 +231,8 @@ class Feeder(wiring.Component):
             with m.If(tick):
                 m.d.sync += self.empty.eq(self.i.payload.last)
 
-        payload = self.o.payload
+        payload = Signal.like(self.o.payload, reset_less=True)
+        m.d.comb += self.o.payload.eq(payload)
         m.d.sync += self.o.valid.eq(tick)
         m.d.sync += payload.lead.eq(self.i.payload.lane)
         if self._trailing is not None:

@@ -169,13 +169,14 @@ class Fifo(wiring.Component):
             self._stored = _Count(depth)
             if depth <= self._distributed:
                 self.latency = 2
+                self._payload = Signal(self._width, reset_less=True)
             else:
                 # The row being read was written at least a clock ago, and a full RAM is not written: the two
                 # ports never meet in a row.
                 self.latency = 5
                 # bit 0: the RAM's own output is a beat; bit 1: the register after it is one
                 self._reading = Signal(2)
-                self._register = Signal(self._width)
+                self._register = Signal(self._width, reset_less=True)
                 self._prefetch = Fifo(shape, self._ahead)
                 self._credit = _Count(self._ahead)
         super().__init__(
@@ -216,10 +217,13 @@ class Fifo(wiring.Component):
             stored.down.eq(take),
         ]
         if self._depth <= self._distributed:
-            m.d.comb += take.eq(~stored.empty & (self.o.ready | ~self.o.valid))
+            m.d.comb += [
+                take.eq(~stored.empty & (self.o.ready | ~self.o.valid)),
+                Value.cast(self.o.payload).eq(self._payload),
+            ]
             with m.If(self.o.ready | ~self.o.valid):
                 m.d.sync += self.o.valid.eq(~stored.empty)
-                m.d.sync += Value.cast(self.o.payload).eq(ram.read_data)
+                m.d.sync += self._payload.eq(ram.read_data)
         else:
             m.submodules.prefetch = prefetch = self._prefetch
             m.submodules.credit = credit = self._credit

@@ -121,13 +121,15 @@ class Framer(wiring.Component):
         with m.If(interrupted):
             m.d.sync += [fill_frame.eq(1), excess.eq(0)]
 
+        beat = Signal.like(o.payload, reset_less=True)
+        m.d.comb += o.payload.eq(beat)
         with m.If(room):
             m.d.sync += [
                 o.valid.eq(raster.step),
-                o.payload.lane.eq(Mux(fill, 0, i.payload.lane.as_value())),
-                o.payload.first.eq(site.first),
-                o.payload.eol.eq(site.eol),
-                o.payload.last.eq(site.last),
+                beat.lane.eq(Mux(fill, 0, i.payload.lane.as_value())),
+                beat.first.eq(site.first),
+                beat.eol.eq(site.eol),
+                beat.last.eq(site.last),
             ]
         m.d.comb += self.idle.eq(site.first & ~o.valid)
         return m

@@ -149,7 +149,7 @@ class Scatter(wiring.Component):
             m.d.sync += [tick[k + 1].eq(tick[k]), out[k + 1].eq(out[k])]
 
         # Cycle 1: input register and select signals; then the fold onto columns inside the picture.
-        taps = Signal.like(self.i.payload.taps)
+        taps = Signal.like(self.i.payload.taps, reset_less=True)
         m.d.sync += taps.eq(self.i.payload.taps)
         edges = self.i.payload.edges
         selects = _Selects(m, "column", across, self._columns, edges.left, edges.right, self.i.valid)
@@ -188,7 +188,9 @@ class Scatter(wiring.Component):
                         if not value:
                             continue
                         if (b, lane) not in partial:
-                            partial[b, lane] = Signal(sums, name=f"row_{j}_beat_{b + reach}_lane_{lane}")
+                            partial[b, lane] = Signal(
+                                sums, name=f"row_{j}_beat_{b + reach}_lane_{lane}", reset_less=True
+                            )
                         with m.If(step):
                             m.d.sync += partial[b, lane][name].eq(sum(value))
             rows.append([partial[-reach, lane] for lane in range(lanes)])
@@ -221,10 +223,10 @@ class Scatter(wiring.Component):
         for k in range(3):
             address_before, address = address, Signal.like(column, name=f"address_{k}")
             m.d.sync += address.eq(address_before)
-        earlier = Signal(self._word())
+        earlier = Signal(self._word(), reset_less=True)
         m.d.comb += read.addr.eq(column)
         m.d.sync += earlier.eq(read.data)
-        sums_of = [Signal(self._partial(j), name=f"line_{j}") for j in range(2 * r + 1)]
+        sums_of = [Signal(self._partial(j), name=f"line_{j}", reset_less=True) for j in range(2 * r + 1)]
         for j in range(2 * r + 1):
             for lane in range(lanes):
                 for name in names:
@@ -289,7 +291,7 @@ def _gated_sum(m: Module, values: list[Value], select: Value, depth: int) -> Val
     terms: list[Value] = [Mux(select[k], value, 0) for k, value in enumerate(values)]
     for _ in range(depth):
         sums = [sum(terms[k : k + 2][1:], terms[k]) for k in range(0, len(terms), 2)]
-        terms = [Signal.like(s, name="fold") for s in sums]
+        terms = [Signal.like(s, name="fold", reset_less=True) for s in sums]
         m.d.sync += [register.eq(s) for register, s in zip(terms, sums, strict=True)]
     return terms[0]
 

@@ -28,23 +28,25 @@ class SkidBuffer(wiring.Component):
 
     def __init__(self, shape: ShapeLike) -> None:
         self._shape = shape
-        self._parked = Signal(shape)
+        # Payloads count with their valid only, so they need no reset: it would be the widest net of a core.
+        self._payload = Signal(shape, reset_less=True)
+        self._parked = Signal(shape, reset_less=True)
         # i.ready is "nothing is parked" and nothing else; init 1 lets the first clock accept a beat.
         self._ready = Signal(init=1)
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.d.comb += self.i.ready.eq(self._ready)
+        m.d.comb += [self.i.ready.eq(self._ready), self.o.payload.eq(self._payload)]
         with m.If(self.o.ready | ~self.o.valid):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid | ~self._ready),
                 self._ready.eq(1),
             ]
             with m.If(self._ready):
-                m.d.sync += self.o.payload.eq(self.i.payload)
+                m.d.sync += self._payload.eq(self.i.payload)
             with m.Else():
-                m.d.sync += self.o.payload.eq(self._parked)
+                m.d.sync += self._payload.eq(self._parked)
         with m.Elif(self._ready):
             m.d.sync += [self._parked.eq(self.i.payload), self._ready.eq(~self.i.valid)]
         return m

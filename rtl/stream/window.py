@@ -256,7 +256,8 @@ class Window(wiring.Component):
             if not chain:
                 continue
             for k in range(1, depth + 1):
-                chain.append(Signal.like(chain[-1], name=f"{name}_{k}"))
+                data_only = name not in ("valid", "real")
+                chain.append(Signal.like(chain[-1], name=f"{name}_{k}", reset_less=data_only))
                 m.d.sync += chain[k].eq(chain[k - 1])
 
         # Cycle 0: address; 1: memory; 2: its output register, and the column is complete and goes back
@@ -266,7 +267,7 @@ class Window(wiring.Component):
         m.submodules.memory = memory = Memory(shape=lines, depth=depth, init=[], attrs=NEVER_MEETS)
         read = memory.read_port()
         write = memory.write_port()
-        earlier = Signal(lines)
+        earlier = Signal(lines, reset_less=True)
         m.d.comb += address.eq(site[0].x[lane_bits:])
         m.d.comb += read.addr.eq(address)
         m.d.sync += earlier.eq(read.data)
@@ -281,17 +282,22 @@ class Window(wiring.Component):
         m.submodules.edges = edges = Edges(radius=r, lanes=lanes)
         m.d.comb += [edges.x.eq(site[0].x), edges.y.eq(site[0].y)]
         m.d.comb += [edges.width.eq(self.width), edges.height.eq(self.height)]
-        edges_2 = Signal(edges_layout(r, lanes))
+        edges_2 = Signal(edges_layout(r, lanes), reset_less=True)
         m.d.sync += edges_2.eq(edges.o)
         row_choice = _Choice(m, "row", self._rows, self._zero, edges.o.top, edges.o.bottom)
         column_choice = _Choice(m, "column", self._columns, self._zero, edges.o.left, edges.o.right)
 
         # Cycle 3: columns, newest first, and what belongs to each; the centre lies `reach` columns back.
         tall = data.ArrayLayout(column, 2 * r + 1)
-        columns = [Signal(tall, name=f"column_{k}") for k in range(2 * reach + 1)]
-        sites = [Signal(site_layout(lanes), name=f"site_of_{k}") for k in range(reach + 1)]
-        edges_of = [Signal(edges_layout(r, lanes), name=f"edges_of_{k}") for k in range(reach + 1)]
-        choices = [Signal.like(column_choice.select, name=f"choice_of_{k}") for k in range(reach + 1)]
+        columns = [Signal(tall, name=f"column_{k}", reset_less=True) for k in range(2 * reach + 1)]
+        sites = [Signal(site_layout(lanes), name=f"site_of_{k}", reset_less=True) for k in range(reach + 1)]
+        edges_of = [
+            Signal(edges_layout(r, lanes), name=f"edges_of_{k}", reset_less=True) for k in range(reach + 1)
+        ]
+        choices = [
+            Signal.like(column_choice.select, name=f"choice_of_{k}", reset_less=True)
+            for k in range(reach + 1)
+        ]
         with m.If(valid[2]):
             for j in range(2 * r + 1):
                 row_choice.register(m, j, columns[0][j].as_value(), row_choice.select, rows)
@@ -307,12 +313,16 @@ class Window(wiring.Component):
             for neighbour in range(2 * r + lanes):
                 beat, lane = divmod(neighbour - r, lanes)
                 sources.append(Cat(columns[reach - beat][j][lane] for j in range(2 * r + 1)))
-            taps = Signal(self._pixel.width * (2 * r + 1), name=f"taps_{k}")
+            taps = Signal(self._pixel.width * (2 * r + 1), name=f"taps_{k}", reset_less=True)
             column_choice.register(m, k, taps, choices[reach], sources)
             m.d.comb += Cat(o.taps[j][k] for j in range(2 * r + 1)).eq(taps)
-        m.d.sync += [o.site.eq(sites[reach]), o.edges.eq(edges_of[reach])]
+        beside = {"site": sites[reach], "edges": edges_of[reach]}
         if trailing:
-            m.d.sync += o.trailing.eq(trailing[3])
+            beside["trailing"] = trailing[3]
+        for name, value in beside.items():
+            register = Signal.like(value, name=f"{name}_o", reset_less=True)
+            m.d.sync += register.eq(value)
+            m.d.comb += o[name].eq(register)
         m.d.sync += [self.o.valid.eq(real[3]), self.tick.valid.eq(valid[3]), self.tick.payload.out.eq(out[3])]
         return m
 
@@ -334,7 +344,9 @@ class _Choice:
             for k in range(len(table[0, 0]))
         ]
         self.select = Signal(
-            data.StructLayout({f"of_{k}": range(len(c)) for k, c in self._open()}), name=f"{name}_select"
+            data.StructLayout({f"of_{k}": range(len(c)) for k, c in self._open()}),
+            name=f"{name}_select",
+            reset_less=True,
         )
         m.d.sync += self.select.eq(0)
         with m.Switch(Cat(before, after)):

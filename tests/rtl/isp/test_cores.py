@@ -239,3 +239,30 @@ def test_malformed_frames_are_flagged_and_mended(cases, build):
         np.testing.assert_array_equal(good.picture, case.expected.picture)
         np.testing.assert_array_equal(good.gradient, case.expected.gradient)
         assert good.results.tolist() == case.expected.results
+
+
+@pytest.mark.parametrize("build", QUICK[2::2], ids=lambda b: "-".join(map(str, b)))
+def test_reset_inside_a_frame_leaves_nothing_behind(cases, build):
+    """Line buffers and pipelines full of a large frame when reset comes; the next frames are right all the same."""
+    model, golden = _model(cases, *build)
+    lanes = build[2]
+    wild = cases.isp_case(golden, height=20, width=33, kind="external", spread=0.3, seed=1)
+    per_line = -(-33 // lanes)
+    for n, (height, width) in enumerate([(20, 33), (5, 4), (9, 40)]):
+        model.load_parameters(wild.words)
+        cut = (11 + n) * per_line + 7 * n  # inside the frame
+        beats = {
+            name: pack_frames(frames, lanes=lanes, bits=model.containers[name])
+            for name, frames in {"raw": wild.raw, **wild.inputs}.items()
+        }
+        model.run_beats(
+            {name: Beats(b.data[:cut], b.user[:cut], b.last[:cut]) for name, b in beats.items()}, quiet=500
+        )
+        model.reset()
+        case = cases.isp_case(golden, height=height, width=width, count=2, kind="external", seed=n)
+        model.load_parameters(case.words)
+        run = model.run(case.raw, **case.inputs)
+        np.testing.assert_array_equal(run.picture, case.expected.picture)
+        np.testing.assert_array_equal(run.gradient, case.expected.gradient)
+        assert run.results.tolist() == case.expected.results
+        assert model.errors == 0
