@@ -15,7 +15,7 @@ from pullback.rtl.numeric.format import Format
 from pullback.rtl.stream.pixel import Pixel, beat_layout, check_lanes
 from pullback.rtl.stream.skid import SkidBuffer
 
-__all__ = ["Pack", "Unpack", "axi4stream_members", "unpacked_layout"]
+__all__ = ["Align", "Pack", "Unpack", "axi4stream_members", "unpacked_layout"]
 
 
 def axi4stream_members(width: int, *, sink: bool, prefix: str = "") -> dict[str, wiring.Member]:
@@ -43,14 +43,13 @@ def _check_containers(pixel: Pixel, container: int) -> None:
 
 
 class Unpack(wiring.Component):
-    """AXI4-Stream Video -> pixels: ``code = saturate(container)``, aligned ``... << (16 - depth)``.
+    """AXI4-Stream Video -> pixels: ``code = saturate(container)``.
 
-    A container is signed where its channel is. A code outside the channel's format saturates; with
-    ``align`` a code above ``2**depth - 1`` saturates to that before it is shifted to the top. No frame is
+    A container is signed where its channel is. A code outside the channel's format saturates. No frame is
     checked here: ``user`` and ``eol`` travel on with their pixels.
 
-    Latency 2, throughput one transfer per clock. ``tready``, ``o.valid``, ``user`` and ``eol`` are registers;
-    codes pass the saturation (and the shift) behind theirs.
+    Latency 1, throughput one transfer per clock. ``tready``, ``o.valid``, ``user`` and ``eol`` are registers;
+    codes pass the saturation behind theirs.
 
     Parameters
     ----------
@@ -60,38 +59,26 @@ class Unpack(wiring.Component):
         Pixels per transfer.
     container : int
         Bits per channel.
-    align : bool
-        Shift codes of ``depth`` bits left to fill the format; the one channel must be unsigned and 16 bits
-        wide.
 
     Members
     -------
     ``tdata`` : ``In(lanes * channels * container)``
     ``tvalid``, ``tuser``, ``tlast`` : ``In(1)``
     ``tready`` : ``Out(1)``
-    ``depth`` : ``In(5)``
-        With ``align`` only: 8 to 16. It acts, one clock later, on the transfer at ``o``: a frame that waits
-        there while ``depth`` changes leaves with the new one.
     ``o`` : ``Out(stream.Signature(unpacked_layout(pixel, lanes)))``
 
     Raises
     ------
     ValueError
-        If a channel does not fit its container, or cannot be aligned.
+        If a channel does not fit its container.
     """
 
-    def __init__(self, pixel: Pixel, *, lanes: int, container: int = 16, align: bool = False) -> None:
+    def __init__(self, pixel: Pixel, *, lanes: int, container: int = 16) -> None:
         _check_containers(pixel, container)
         self.pixel = pixel
         self.lanes = lanes
         self.container = container
-        self.align = align
         members = axi4stream_members(lanes * len(pixel.channels) * container, sink=True)
-        if align:
-            for name, form in pixel.channels:
-                if form.signed or form.width != 16:
-                    raise ValueError(f"channel {name} of {form} cannot be aligned; make it UQ(0, 16)")
-            members["depth"] = In(5)
         super().__init__({**members, "o": Out(stream.Signature(unpacked_layout(pixel, lanes)))})
 
     def elaborate(self, platform: object) -> Module:
@@ -105,37 +92,94 @@ class Unpack(wiring.Component):
             skid.i.payload.data.eq(self.tdata),
             skid.i.payload.user.eq(self.tuser),
             skid.i.payload.eol.eq(self.tlast),
+            self.o.valid.eq(skid.o.valid),
+            skid.o.ready.eq(self.o.ready),
+            self.o.payload.user.eq(skid.o.payload.user),
+            self.o.payload.eol.eq(skid.o.payload.eol),
         ]
-        # The register keeps containers as they came: with `align` a beat may wait here for the frame before
-        # it, and must then leave with the depth that is active when its own frame begins.
-        beat = Signal.like(skid.o.payload, name="beat")
-        m.d.comb += skid.o.ready.eq(self.o.ready | ~self.o.valid)
-        with m.If(skid.o.ready):
-            m.d.sync += [self.o.valid.eq(skid.o.valid), beat.eq(skid.o.payload)]
-        m.d.comb += [self.o.payload.user.eq(beat.user), self.o.payload.eol.eq(beat.eol)]
-        above = Signal(self.container)
-        shift = Signal(4)
-        if self.align:
-            m.d.sync += [
-                above.eq(Cat(self.depth <= k for k in range(self.container))),
-                shift.eq(16 - self.depth),
-            ]
         position = 0
         for lane in range(self.lanes):
             for name, form in self.pixel.channels:
-                code = beat.data[position : position + self.container]
+                code = skid.o.payload.data[position : position + self.container]
                 position += self.container
-                if self.align:
-                    # All ones, shifted, are the largest code of this depth.
-                    filled = code[:16] | (code & above).any().replicate(16)
-                    value = Signal(16, name=f"{name}_{lane}")
-                    with m.Switch(shift):
-                        for amount in range(9):
-                            with m.Case(amount):
-                                m.d.comb += value.eq(Cat(Const(0, amount), filled[: 16 - amount]))
-                else:
-                    value = _saturate(code, form)
-                m.d.comb += self.o.payload.lane[lane][name].eq(value)
+                m.d.comb += self.o.payload.lane[lane][name].eq(_saturate(code, form))
+        return m
+
+
+class Align(wiring.Component):
+    """Codes of ``depth`` bits, moved to the top of their format: ``o = min(i, 2**depth - 1) << (16 - depth)``.
+
+    Latency 1, throughput one beat per clock; ``i.ready`` and ``o.valid`` are registers. It stands behind the
+    `Framer`, which holds a frame back while ``depth`` may change.
+
+    Parameters
+    ----------
+    pixel : Pixel
+        Its one channel is unsigned and 16 bits wide.
+    lanes : int
+        Pixels per beat.
+
+    Members
+    -------
+    ``i``, ``o`` : stream of ``beat_layout(pixel, lanes)``
+    ``depth`` : ``In(5)``
+        8 to 16; acts one clock later.
+
+    Raises
+    ------
+    ValueError
+        If the pixel is another.
+    """
+
+    def __init__(self, pixel: Pixel, *, lanes: int) -> None:
+        check_lanes(lanes)
+        if not Align.takes(pixel):
+            formats = ", ".join(f"{name} {form}" for name, form in pixel.channels)
+            raise ValueError(f"pixels of {formats} cannot be aligned; one channel of UQ(0, 16) can")
+        self.pixel = pixel
+        self.lanes = lanes
+        layout = beat_layout(pixel, lanes)
+        super().__init__(
+            {"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout)), "depth": In(5)}
+        )
+
+    @staticmethod
+    def takes(pixel: Pixel) -> bool:
+        """Whether a pixel can be aligned."""
+        return [(form.width, form.signed) for _, form in pixel.channels] == [(16, False)]
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        (name,) = self.pixel.names
+        shifted = data.StructLayout({"code": 16, "above": 1})
+        flags = ("first", "eol", "last")
+        m.submodules.skid = skid = SkidBuffer(
+            data.StructLayout({"lane": data.ArrayLayout(shifted, self.lanes)} | dict.fromkeys(flags, 1))
+        )
+        above, filled, shift = Signal(16), Signal(16), Signal(4)
+        m.d.sync += [
+            above.eq(Cat(self.depth <= k for k in range(16))),
+            filled.eq(Cat(self.depth >= 16 - k for k in range(16))),
+            shift.eq(16 - self.depth),
+        ]
+        m.d.comb += [
+            skid.i.valid.eq(self.i.valid),
+            self.i.ready.eq(skid.i.ready),
+            self.o.valid.eq(skid.o.valid),
+            skid.o.ready.eq(self.o.ready),
+            *(skid.i.payload[flag].eq(self.i.payload[flag]) for flag in flags),
+            *(self.o.payload[flag].eq(skid.o.payload[flag]) for flag in flags),
+        ]
+        for lane in range(self.lanes):
+            code, moved = self.i.payload.lane[lane][name], skid.i.payload.lane[lane]
+            m.d.comb += moved.above.eq((code & above).any())
+            with m.Switch(shift):
+                for amount in range(9):
+                    with m.Case(amount):
+                        m.d.comb += moved.code.eq(Cat(Const(0, amount), code[: 16 - amount]))
+            moved = skid.o.payload.lane[lane]
+            # What is too large saturates: every bit that the depth fills is 1.
+            m.d.comb += self.o.payload.lane[lane][name].eq(moved.code | Mux(moved.above, filled, 0))
         return m
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Elaboratable,
+    Module,
+    Mux,
+    ResetSignal,
+    Signal,
+)
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from ..bus.axi4lite import axi4lite_members
-from ..bus.axi4stream import Pack, Unpack, axi4stream_members
+from ..bus.axi4stream import Align, Pack, Unpack, axi4stream_members
 from ..bus.control import Control
 from ..stream.fork import Fork
 from ..stream.framer import Framer
@@ -37,6 +47,26 @@ SETTLE = 16
 def container(pixel: Pixel) -> int:
     """Bits per channel of a pixel on AXI4-Stream: 16, or 24 where a format is wider."""
     return 16 if all(form.width <= 16 for _, form in pixel.channels) else 24
+
+
+class _OwnReset(Elaboratable):
+    """A unit whose reset is a register beside it, one clock late: no reset spans the chip in one clock.
+
+    The control plane and the edges leave reset a clock earlier, which is no harm: the commit engine holds every
+    frame back until all parameters are loaded.
+    """
+
+    def __init__(self, unit: Elaboratable) -> None:
+        self._unit = unit
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.domains.unit = unit = ClockDomain(local=True)
+        unit.rst = Signal(init=1, name="unit_rst")
+        m.d.comb += unit.clk.eq(ClockSignal())
+        m.d.sync += unit.rst.eq(ResetSignal())
+        m.submodules.unit = DomainRenamer("unit")(self._unit)
+        return m
 
 
 class Core(wiring.Component):
@@ -140,7 +170,7 @@ class Core(wiring.Component):
             wiring.connect(m, words, port)
 
         for stage, parameters in zip(self.pipeline, self.parameters, strict=True):
-            m.submodules[f"{stage.name}_parameters"] = parameters
+            m.submodules[f"{stage.name}_parameters"] = _OwnReset(parameters)
             m.d.sync += [
                 parameters.load.valid.eq(control.load.valid),
                 parameters.load.address.eq(control.load.address),
@@ -148,7 +178,7 @@ class Core(wiring.Component):
             ]
         overruns = []
         for name, unit in self._units():
-            m.submodules[name] = unit
+            m.submodules[name] = _OwnReset(unit)
             m.d.comb += [
                 unit.width.eq(control.width),
                 unit.height.eq(control.height),
@@ -159,13 +189,19 @@ class Core(wiring.Component):
             for unit in (self.forward[k], *self.adjoint[k : k + 1]):
                 m.d.comb += [unit.cfa.eq(control.cfa), unit.bypass.eq(control.bypass[k])]
 
-        # Raw: edge, framer, gate, then the chain.
+        # Raw: edge, framer, alignment, gate, then the chain.
         layout = beat_layout(self.pipeline.i, self.build.lanes)
         raw = self._input(m, control, "raw", self.pipeline.i, container(self.pipeline.i))
         lines = sum(2 * stage.radius for stage in self.pipeline)
         latencies = sum(unit.latency + 12 for _, unit in self._units())
         m.submodules.gate = gate = Gate(layout, lag_lines=lines, cover=self.map.result_words + latencies + 64)
-        wiring.connect(m, raw.o, gate.i)
+        begun = raw.o
+        if Align.takes(self.pipeline.i):
+            m.submodules.align = align = Align(self.pipeline.i, lanes=self.build.lanes)
+            m.d.comb += align.depth.eq(control.depth)
+            wiring.connect(m, begun, align.i)
+            begun = align.o
+        wiring.connect(m, begun, gate.i)
         last = self.adjoint[0] if self._vjp else self.forward[-1]
         m.d.comb += [
             raw.hold.eq(control.hold),
@@ -222,7 +258,7 @@ class Core(wiring.Component):
         assert unit.taped is not None
         fork = Fork(beat_layout(stage.i, count), 2)
         tape = Tape(beat_layout(unit.taped, count), self.tape_depth(k))
-        m.submodules[f"{stage.name}_fork"], m.submodules[f"{stage.name}_tape"] = fork, tape
+        m.submodules[f"{stage.name}_fork"], m.submodules[f"{stage.name}_tape"] = fork, _OwnReset(tape)
         wiring.connect(m, source, fork.i)
         branch = fork.o[1]
         m.d.comb += [tape.i.valid.eq(branch.valid), branch.ready.eq(tape.i.ready)]
@@ -285,18 +321,11 @@ class Core(wiring.Component):
         return found
 
     def _input(self, m: Module, control: Control, name: str, pixel: Pixel, bits: int) -> Framer:
-        align = (
-            name == "raw"
-            and [form.width for _, form in pixel.channels] == [16]
-            and not pixel.channels[0][1].signed
-        )
-        unpack = Unpack(pixel, lanes=self.build.lanes, container=bits, align=align)
+        unpack = Unpack(pixel, lanes=self.build.lanes, container=bits)
         framer = Framer(pixel, lanes=self.build.lanes)
         m.submodules[f"{name}_unpack"], m.submodules[f"{name}_framer"] = unpack, framer
         wiring.connect(m, unpack.o, framer.i)
         m.d.comb += [framer.width.eq(control.width), framer.height.eq(control.height)]
-        if align:
-            m.d.comb += unpack.depth.eq(control.depth)
         for signal in ("tdata", "tvalid", "tuser", "tlast"):
             m.d.comb += getattr(unpack, signal).eq(getattr(self, f"s_axis_{name}_{signal}"))
         m.d.comb += getattr(self, f"s_axis_{name}_tready").eq(unpack.tready)

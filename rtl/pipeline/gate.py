@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, ShapeLike, Signal
+from amaranth.hdl import Module, Mux, ShapeLike, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,7 +18,7 @@ class Gate(wiring.Component):
     the read-out: fewer than ``cover`` beats below its first ``lag_lines`` lines. So a group never ends before the
     results of the one before it are safe, and frames of a useful size follow each other without a gap.
 
-    Latency 1, one beat per clock.
+    Latency 1, one beat per clock; frames of one beat, one in two clocks.
 
     Parameters
     ----------
@@ -81,11 +81,10 @@ class Gate(wiring.Component):
         number = Signal(16)  # of the next frame in its group
         number_is_0 = Signal(init=1)
         before_last = Signal(16)
-        m.d.sync += before_last.eq(self.frames - 1)
+        final = Signal()  # it is the last of its group
+        m.d.sync += [before_last.eq(self.frames - 1), final.eq(number >= before_last)]
         with m.If(passes & beat.last):
-            m.d.sync += [number.eq(number + 1), number_is_0.eq(0)]
-            with m.If(number >= before_last):
-                m.d.sync += [number.eq(0), number_is_0.eq(1)]
+            m.d.sync += [number.eq(Mux(final, 0, number + 1)), number_is_0.eq(final)]
 
         groups = Signal(2)  # begun, results not collected
         opens = begins & number_is_0
@@ -110,5 +109,7 @@ class Gate(wiring.Component):
                     m.d.sync += line.eq(line + 1)
                 with m.If((line == self._lag_lines) & ~covered):
                     m.d.sync += [to_cover.eq(to_cover - 1), covered.eq(to_cover == 1)]
-        m.d.comb += shut.eq(number_is_0 & (groups[1] | (groups[0] & ~covered)))
+        # What is counted in this clock tells in the next but one: until then no other frame begins.
+        at_0 = Mux(passes & beat.last, final, number_is_0)
+        m.d.sync += shut.eq(begins | (at_0 & (groups[1] | (groups[0] & ~covered))))
         return m

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pullback.rtl.bus.axi4stream import Pack, Unpack
+from pullback.rtl.bus.axi4stream import Align, Pack, Unpack
 from pullback.rtl.numeric.format import SQ, UQ
 from pullback.rtl.stream.pixel import Pixel
 
@@ -93,58 +93,53 @@ def test_unpack_takes_containers_apart_and_saturates(simulate, pixel, bits, lane
     simulate(dut, main, send(dut, transfers, seed=2, stall=stall))
 
 
+async def _send_raw(ctx, dut, codes, *, seed, stall):
+    """Beats of raw codes, marked as three lines of a frame."""
+    rng = random.Random(seed)
+    for k, lanes in enumerate(codes):
+        while rng.random() < stall:
+            await ctx.tick()
+        beat = dut.i.payload
+        for lane, code in enumerate(lanes):
+            ctx.set(beat.lane[lane].raw, code)
+        for port, bit in (
+            (beat.first, k == 0),
+            (beat.eol, k % 20 == 19),
+            (beat.last, k == 59),
+            (dut.i.valid, 1),
+        ):
+            ctx.set(port, bit)
+        await ctx.tick().until(dut.i.ready)
+        ctx.set(dut.i.valid, 0)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
 @pytest.mark.parametrize("depth", range(8, 17))
-def test_raw_codes_move_to_the_top(simulate, depth):
-    dut = Unpack(RAW, lanes=2, align=True)
+def test_raw_codes_move_to_the_top(simulate, depth, stall):
+    dut = Align(RAW, lanes=2)
     rng = random.Random(depth)
     top = (1 << depth) - 1
-    pairs = [
+    codes = [
         [rng.choice((0, 1, top - 1, top, top + 1, 0xFFFF, rng.getrandbits(16))) & 0xFFFF for _ in range(2)]
         for _ in range(60)
     ]
-    transfers = [(a | b << 16, k == 0, k % 7 == 6) for k, (a, b) in enumerate(pairs)]
+
+    async def source(ctx):
+        await ctx.tick()  # the depth is there a clock before the first pixel
+        await _send_raw(ctx, dut, codes, seed=3, stall=stall)
 
     async def main(ctx):
         ctx.set(dut.depth, depth)
         beat = dut.o.payload
-        values = [beat.lane[0].raw, beat.lane[1].raw, beat.user, beat.eol]
-        got, _ = await receive(ctx, dut.o.valid, dut.o.ready, values, 60, seed=1, stall=0.4)
+        values = [beat.lane[0].raw, beat.lane[1].raw, beat.first, beat.eol, beat.last]
+        got, clocks = await receive(ctx, dut.o.valid, dut.o.ready, values, 60, seed=1, stall=stall)
         assert got == [
-            (min(a, top) << (16 - depth), min(b, top) << (16 - depth), user, last)
-            for (a, b), (_, user, last) in zip(pairs, transfers, strict=True)
+            (min(a, top) << (16 - depth), min(b, top) << (16 - depth), k == 0, k % 20 == 19, k == 59)
+            for k, (a, b) in enumerate(codes)
         ]
+        assert stall or clocks == 59
 
-    simulate(dut, main, send(dut, transfers, seed=3, stall=0.4))
-
-
-def test_a_waiting_frame_takes_the_depth_that_is_active_when_it_begins(simulate):
-    dut = Unpack(RAW, lanes=1, align=True)
-
-    async def main(ctx):
-        ctx.set(dut.depth, 16)
-        ctx.set(dut.o.ready, 0)
-        await ctx.tick().repeat(20)
-        assert ctx.get(dut.o.valid) and not ctx.get(dut.tready)
-        ctx.set(dut.depth, 10)
-        await ctx.tick()
-        codes = [dut.o.payload.lane[0].raw]
-        got, _ = await receive(ctx, dut.o.valid, dut.o.ready, codes, 8, seed=1, stall=0.0)
-        assert got == [((1000 + k) << 6,) for k in range(8)]
-
-    simulate(dut, main, send(dut, [(1000 + k, k == 0, k == 7) for k in range(8)], seed=1, stall=0.0))
-
-
-def test_aligned_throughput_is_one_a_clock(simulate):
-    dut = Unpack(RAW, lanes=1, align=True)
-
-    async def main(ctx):
-        ctx.set(dut.depth, 12)
-        got, clocks = await receive(
-            ctx, dut.o.valid, dut.o.ready, [dut.o.payload.lane[0].raw], 50, seed=1, stall=0.0
-        )
-        assert got == [(16 * k,) for k in range(50)] and clocks == 49
-
-    simulate(dut, main, send(dut, [(k, 0, 0) for k in range(50)], seed=1, stall=0.0))
+    simulate(dut, main, source)
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
@@ -208,7 +203,7 @@ def test_what_does_not_fit_is_named():
         Unpack(COTANGENT, lanes=1)
     with pytest.raises(ValueError, match="channel r of"):
         Pack(COTANGENT, lanes=1)
-    with pytest.raises(ValueError, match=r"channel a of .* cannot be aligned"):
-        Unpack(MIXED, lanes=1, align=True)
+    with pytest.raises(ValueError, match=r"pixels of a .* cannot be aligned"):
+        Align(MIXED, lanes=1)
     with pytest.raises(ValueError, match="lanes=3"):
         Unpack(RAW, lanes=3)

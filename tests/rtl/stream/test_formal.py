@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Module, Value
+from amaranth.hdl import Module
 
 from pullback.rtl.stream.feeder import Feeder
 from pullback.rtl.stream.fifo import Fifo, FlowFifo, _Count, _Pointer
@@ -65,7 +65,7 @@ class AlwaysReady(Fifo):
 class LoadsWhileStalled(Fifo):
     def elaborate(self, platform) -> Module:
         m = super().elaborate(platform)
-        m.d.sync += Value.cast(self.o.payload).eq(self._ram.read_data)
+        m.d.sync += self._payload.eq(self._ram.read_data)
         return m
 
 
