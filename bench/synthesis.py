@@ -171,7 +171,7 @@ def main() -> int:
         began = time.monotonic()
         try:
             component = known[name]()
-            made: Netlist = netlist(component, directory=work / name)
+            made: Netlist = netlist(component, directory=work / name, workers=options.workers)
             entry: dict[str, Any] = {"area": asdict(made.area)}
             if isinstance(component, ForwardCore | VJPCore):
                 entry["memory_bits"] = component.memory()

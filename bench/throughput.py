@@ -33,6 +33,7 @@ from pullback.rtl.isp.pipeline import isp
 from pullback.rtl.pipeline import Build
 from pullback.rtl.pipeline.core import VJPCore
 from pullback.sim.model import Model
+from pullback.simulated import SIMULATED_CLOCK
 
 CFA = 1  # GRBG
 DEMOSAICS = ("bilinear", "filter_bank")
@@ -87,9 +88,10 @@ def hardware(demosaic: str, raw: np.ndarray, target: np.ndarray) -> tuple[Callab
     frames, _, height, width = raw.shape
     pipeline = isp(demosaic)
     # As wide as the frame: what is not used need not be simulated.
-    core = VJPCore(pipeline, Build(max_width=width, max_height=height))
+    core = VJPCore(pipeline, Build(max_width=width, max_height=height, clock=SIMULATED_CLOCK))
     began = time.perf_counter()
-    model = Model.build({"core.sv": simulation_verilog(core)}, top="core", ports=ports(core), optimise="fast")
+    source = simulation_verilog(core, flat=True)
+    model = Model.build({"core.sv": source}, top="core", ports=ports(core), optimise="fast")
     seconds = time.perf_counter() - began
     codes = [
         code for stage in pipeline for parameter in stage.parameters.values() for code in parameter.codes

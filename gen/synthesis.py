@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -46,6 +46,7 @@ __all__ = [
 
 _CORE = "core"
 _HARNESS = "harness"
+_UNITS = "units"
 
 
 class SynthesisError(Exception):
@@ -265,12 +266,17 @@ def _area(cells: dict[str, int]) -> Area:
     )
 
 
-def netlist(component: Component, *, directory: Path) -> Netlist:
-    """Synthesises a component in its harness with yosys' ``synth_ecp5``.
+def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netlist:
+    """Synthesises a component in its harness with yosys' ``synth_ecp5``, ``workers`` of its units at a time.
+
+    The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the harness is
+    merged into it. Its units keep theirs too, since what crosses them comes from registers anyway, and each is mapped
+    by a yosys of its own: mapping a VJP core as one design exhausts the memory that a WebAssembly program has.
 
     The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``script.ys``,
-    ``netlist.json`` and ``yosys.log``. Where it holds the netlist of the same text by the same yosys, that is
-    taken as it is; where it holds another one, its routes are removed.
+    ``netlist.json`` and ``yosys.log``, and mapped units in its folder ``units``. Where it holds the netlist or a unit
+    of the same text by the same yosys, that is taken as it is; where it holds another netlist, its routes are
+    removed.
 
     Raises
     ------
@@ -278,7 +284,11 @@ def netlist(component: Component, *, directory: Path) -> Netlist:
         If yosys fails or is not there.
     """
     core, harness = verilog(component, _CORE), _harness(ports(component))
-    texts = {"core.v": core, "harness.v": harness, "script.ys": _script(core)}
+    units = _units(core)
+    stamps = {
+        name: hashlib.sha256(f"{text}{tool_versions()}".encode()).hexdigest() for name, text in units.items()
+    }
+    texts = {"core.v": core, "harness.v": harness, "script.ys": _script(stamps)}
     stamp = hashlib.sha256(f"{texts}{tool_versions()}".encode()).hexdigest()
     directory.mkdir(parents=True, exist_ok=True)
     stamped = directory / "netlist.stamp"
@@ -288,6 +298,8 @@ def netlist(component: Component, *, directory: Path) -> Netlist:
             old.unlink()
         for name, text in texts.items():
             (directory / name).write_text(text)
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda name: _map_unit(name, units[name], directory / _UNITS, stamps[name]), units))
         _run("yosys", "-s", "script.ys", directory=directory, log="yosys.log")
         stamped.write_text(stamp)
     modules = json.loads((directory / "cells.json").read_text())["modules"]
@@ -301,20 +313,49 @@ def netlist(component: Component, *, directory: Path) -> Netlist:
     )
 
 
-def _script(core: str) -> str:
-    """What yosys is told.
+_MODULE = re.compile(r"^(?:\(\*.*\*\)\n)*module (\S+?) ?\(.*?^endmodule$", re.MULTILINE | re.DOTALL)
 
-    The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the harness
-    is merged into it; nextpnr wants one flat module. Its parts, the units, keep theirs too: mapping takes
-    several times as long as one piece, and what crosses them comes from registers anyway.
-    """
-    kept = [_CORE, *re.findall(rf"^module (\\{_CORE}\.\w+) ", core, re.MULTILINE)]
+
+def _units(core: str) -> dict[str, str]:
+    """The parts of a core with all that belongs to each: module name -> Verilog."""
+    found: dict[str, list[str]] = {}
+    for module in _MODULE.finditer(core):
+        path = module[1].split(".")
+        if len(path) > 1:
+            found.setdefault(".".join(path[:2]), []).append(module[0])
+    return {name: "\n".join(texts) + "\n" for name, texts in found.items()}
+
+
+def _map_unit(name: str, text: str, directory: Path, stamp: str) -> None:
+    """Leaves a unit as ``STAMP.il``, mapped to the cells of the family."""
+    if (directory / f"{stamp}.il").exists():
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{stamp}.v").write_text(text)
+    lines = [
+        f"read_verilog {stamp}.v",
+        f"synth_ecp5 -top {name}",
+        "setattr -mod -unset top *",  # the harness is
+        f"write_rtlil {stamp}.part",
+    ]
+    (directory / f"{stamp}.ys").write_text("\n".join(lines) + "\n")
+    _run("yosys", "-s", f"{stamp}.ys", directory=directory, log=f"{stamp}.log")
+    # Under its own name only once it is whole.
+    (directory / f"{stamp}.part").rename(directory / f"{stamp}.il")
+
+
+def _script(units: Mapping[str, str]) -> str:
+    """What yosys is told of a core: its units are black boxes until all around them is mapped."""
     lines = [
         "read_verilog core.v harness.v",
-        *(f"setattr -mod -set keep_hierarchy 1 {name}" for name in kept),
+        *(f"blackbox {name}" for name in units),
+        f"hierarchy -top {_HARNESS}",
+        f"setattr -mod -set keep_hierarchy 1 {_CORE}",
         f"synth_ecp5 -top {_HARNESS}",
+        *(f"delete {name}" for name in units),
+        *(f"read_rtlil {_UNITS}/{stamp}.il" for stamp in units.values()),
         "tee -o cells.json stat -json",
-        *(f"setattr -mod -unset keep_hierarchy {name}" for name in kept),
+        f"setattr -mod -unset keep_hierarchy {_CORE}",
         "flatten",
         "opt_clean",
         "write_json netlist.json",
@@ -408,7 +449,7 @@ def synthesise(
     if not seeds:
         raise ValueError("no seeds to place with; give at least one")
     device = device or Device()
-    made = netlist(component, directory=directory)
+    made = netlist(component, directory=directory, workers=workers)
     with ThreadPoolExecutor(workers) as pool:
         routes = list(pool.map(lambda s: route(made, s, frequency=frequency, device=device), seeds))
     return Synthesis(name=name, device=str(device), area=made.packed(routes[0]), routes=tuple(routes))

@@ -37,6 +37,9 @@ from pullback.sim.model import Model
 
 __all__ = ["RtlBackend"]
 
+SIMULATED_CLOCK = 20e6
+"""Hertz that the core's registers are placed for: what is only simulated pays for every register and gains nothing."""
+
 EXTERNAL = 3
 """``loss.kind`` of an external cotangent."""
 
@@ -74,7 +77,11 @@ class RtlBackend:
         config = config or PipelineConfig()
         self._rtl = pipeline or rtl_isp(config.demosaic, curve=config.curve)
         self._build = Build(
-            lanes=config.lanes, max_width=config.max_width, max_height=config.max_height, border=config.border
+            lanes=config.lanes,
+            max_width=config.max_width,
+            max_height=config.max_height,
+            border=config.border,
+            clock=SIMULATED_CLOCK,
         )
         self._known = f"isp {config.demosaic} {config.curve}" if pipeline is None else None
         self._progress = progress
@@ -105,9 +112,9 @@ class RtlBackend:
             return VJPCore(self._rtl, self._build)
 
         if self._known is not None:
-            return generated(f"{self._known} {self._build}", make)
+            return generated(f"{self._known} {self._build}", make, flat=True)
         core = make()
-        return {"core.sv": simulation_verilog(core)}, ports(core)
+        return {"core.sv": simulation_verilog(core, flat=True)}, ports(core)
 
     def forward(self, raw: Codes, theta: Theta, frame: Frame) -> Forward:
         """See :class:`Backend`."""

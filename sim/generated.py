@@ -27,7 +27,7 @@ def _sources() -> str:
 
 
 def generated(
-    configuration: str, make: Callable[[], Component]
+    configuration: str, make: Callable[[], Component], *, flat: bool = False
 ) -> tuple[dict[str, str], dict[str, tuple[str, int]]]:
     """Sources and ports of a core for simulation, from the cache if it was generated before.
 
@@ -38,6 +38,8 @@ def generated(
         defined elsewhere must not be cached: call :func:`pullback.gen.verilog.simulation_verilog` for them.
     make : callable
         Gives the core; not called if it is in the cache.
+    flat : bool
+        One optimised module, as :func:`pullback.gen.verilog.simulation_verilog` makes it.
 
     Returns
     -------
@@ -46,10 +48,10 @@ def generated(
 
     def fill(folder: Path) -> None:
         core = make()
-        (folder / "core.sv").write_text(pullback.gen.verilog.simulation_verilog(core))
+        (folder / "core.sv").write_text(pullback.gen.verilog.simulation_verilog(core, flat=flat))
         described = {name: (p.direction, p.width) for name, p in pullback.gen.verilog.ports(core).items()}
         (folder / "ports.json").write_text(json.dumps(described))
 
-    folder = once(digest("verilog", configuration, _sources()), fill)
+    folder = once(digest("verilog", configuration, str(flat), _sources()), fill)
     ports = {name: tuple(port) for name, port in json.loads((folder / "ports.json").read_text()).items()}
     return {"core.sv": (folder / "core.sv").read_text()}, ports

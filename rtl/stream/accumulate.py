@@ -120,38 +120,50 @@ class Accumulate(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        beat = Signal.like(self.i.payload, reset_less=True)
-        valid = Signal()
-        m.d.sync += [beat.eq(self.i.payload), valid.eq(self.i.valid)]
+        valid, last = Signal(), Signal(reset_less=True)
+        m.d.sync += [valid.eq(self.i.valid), last.eq(self.i.payload.last)]
 
         # lasts[k]: the beat that ends a group is in stage k; masked is stage 0, each level of sums one more.
         lasts = Signal(1 + self._levels)
-        m.d.sync += lasts.eq(Cat(valid & beat.last, lasts[:-1]))
+        m.d.sync += lasts.eq(Cat(valid & last, lasts[:-1]))
         load = Signal()  # the accumulators hold a finished group; it goes to the snapshot
         sums = {}
         for name, value_width, entries in self._terms:
+            arrived = []
+            for lane, now in enumerate(self.i.payload[name]):
+                arrived.append(Signal.like(now, name=f"{name}_{lane}_in", reset_less=True))
+                m.d.sync += arrived[lane].eq(now)
             for entry in range(entries):
                 row = []
-                for lane in range(self._lanes):
-                    masked = Signal(signed(value_width), name=f"{name}_{entry}_{lane}")
-                    chosen = valid & (beat[name][lane].index == entry) if entries > 1 else valid
-                    m.d.sync += masked.eq(Mux(chosen, beat[name][lane].value, 0))
+                for lane, beat in enumerate(arrived):
+                    masked = Signal(signed(value_width), name=f"{name}_{entry}_{lane}", reset_less=True)
+                    chosen = valid & (beat.index == entry) if entries > 1 else valid
+                    m.d.sync += masked.eq(Mux(chosen, beat.value, 0))
                     row.append(masked)
                 for level in range(self._levels):
                     pairs = [row[k : k + 2] for k in range(0, len(row), 2)]
                     row = [
-                        Signal(signed(value_width + level + 1), name=f"{name}_{entry}_sum{level}_{k}")
+                        Signal(
+                            signed(value_width + level + 1),
+                            name=f"{name}_{entry}_sum{level}_{k}",
+                            reset_less=True,
+                        )
                         for k in range(len(pairs))
                     ]
                     m.d.sync += [total.eq(sum(pair)) for total, pair in zip(row, pairs, strict=True)]
                 sums[name, entry] = row[0]
 
-        restart = Signal()  # the accumulators hold a finished group, which the next values must not join
-        m.d.sync += restart.eq(lasts[-1])
+        # The accumulators hold what the next values must not join: a finished group, or anything after reset, until
+        # the last value from before it has gone through the levels.
+        restart = Signal(init=1)
+        since_reset = Signal(1 + self._levels, init=(2 << self._levels) - 1)
+        m.d.sync += [restart.eq(lasts[-1] | since_reset[-1]), since_reset.eq(since_reset << 1)]
         accumulators = {}
         for (name, entry), total in sums.items():
             # Modulo 2**bits, which log2_count makes exact.
-            accumulator = Signal(signed(self._widths[name]), name=f"{name}_{entry}_accumulator")
+            accumulator = Signal(
+                signed(self._widths[name]), name=f"{name}_{entry}_accumulator", reset_less=True
+            )
             m.d.sync += accumulator.eq(Mux(restart, 0, accumulator) + total)
             accumulators[name, entry] = accumulator
 
@@ -159,7 +171,7 @@ class Accumulate(wiring.Component):
         # places below it: each place is as wide as the widest word at or above it.
         occupied = Signal()
         left = Signal(range(len(self.words) + 1))
-        m.d.comb += self.busy.eq(valid & beat.last | lasts.any() | load | occupied)
+        m.d.comb += self.busy.eq(valid & last | lasts.any() | load | occupied)
         m.submodules.skid = skid = SkidBuffer(signed(64))
         wiring.connect(m, skid.o, wiring.flipped(self.o))
         widest = 0

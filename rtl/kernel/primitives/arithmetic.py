@@ -164,7 +164,7 @@ class Mul(Primitive):
         return total([mul(t, x) for t, x in ((ta, b), (tb, a)) if t is not None])
 
     def delay(self, node: Node) -> float:
-        return Delay.LUT  # the net into the multiplier's input register
+        return Delay.MULTIPLIER
 
     def lower(self, lowering: Any, node: Node, a: Any, b: Any) -> Any:
         multiplier = Multiplier(node.arguments[0].shape, node.arguments[1].shape, family=lowering.family)

@@ -22,6 +22,8 @@ class Delay:
     """
 
     LUT = 1.1
+    MULTIPLIER = 3.5
+    """The net into a multiplier: its blocks stand in few rows of the chip, so it is long."""
 
     @staticmethod
     def carry(width: int) -> float:
