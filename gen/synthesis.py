@@ -286,7 +286,8 @@ def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netli
     core, harness = verilog(component, _CORE), _harness(ports(component))
     units = _units(core)
     stamps = {
-        name: hashlib.sha256(f"{text}{tool_versions()}".encode()).hexdigest() for name, text in units.items()
+        name: hashlib.sha256(f"{text}{_UNIT_SCRIPT}{tool_versions()}".encode()).hexdigest()
+        for name, text in units.items()
     }
     texts = {"core.v": core, "harness.v": harness, "script.ys": _script(stamps)}
     stamp = hashlib.sha256(f"{texts}{tool_versions()}".encode()).hexdigest()
@@ -326,19 +327,22 @@ def _units(core: str) -> dict[str, str]:
     return {name: "\n".join(texts) + "\n" for name, texts in found.items()}
 
 
+# A unit forgets that it was the top: the harness is.
+_UNIT_SCRIPT = """\
+read_verilog {stamp}.v
+synth_ecp5 -top {name}
+setattr -mod -unset top *
+write_rtlil {stamp}.part
+"""
+
+
 def _map_unit(name: str, text: str, directory: Path, stamp: str) -> None:
     """Leaves a unit as ``STAMP.il``, mapped to the cells of the family."""
     if (directory / f"{stamp}.il").exists():
         return
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{stamp}.v").write_text(text)
-    lines = [
-        f"read_verilog {stamp}.v",
-        f"synth_ecp5 -top {name}",
-        "setattr -mod -unset top *",  # the harness is
-        f"write_rtlil {stamp}.part",
-    ]
-    (directory / f"{stamp}.ys").write_text("\n".join(lines) + "\n")
+    (directory / f"{stamp}.ys").write_text(_UNIT_SCRIPT.format(stamp=stamp, name=name))
     _run("yosys", "-s", f"{stamp}.ys", directory=directory, log=f"{stamp}.log")
     # Under its own name only once it is whole.
     (directory / f"{stamp}.part").rename(directory / f"{stamp}.il")

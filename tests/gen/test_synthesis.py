@@ -29,6 +29,28 @@ class Adder(wiring.Component):
         return m
 
 
+class Pair(wiring.Component):
+    """Two adders, one behind the other: each a unit that is mapped by itself."""
+
+    def __init__(self):
+        super().__init__({"a": In(16), "b": In(16), "s": Out(16)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.one, m.submodules.two = one, two = Adder(), Adder()
+        m.d.comb += [one.a.eq(self.a), one.b.eq(self.b), two.a.eq(one.s), two.b.eq(self.b), self.s.eq(two.s)]
+        return m
+
+
+def test_units_come_together(tmp_path):
+    done = synthesise(Pair(), "pair", directory=tmp_path, seeds=(1,), workers=2)
+    assert (done.area.carry, done.area.ff) == (16, 32)
+    # What nextpnr placed is both of them, and the harness.
+    assert 32 <= done.area.comb - done.area.lut4 <= 32 + 12
+    assert "core.two" in done.path or "core.one" in done.path
+    assert len(list((tmp_path / "units").glob("*.il"))) == 2
+
+
 def test_area_and_clock_of_an_adder(tmp_path):
     done = synthesise(Adder(), "adder", directory=tmp_path, seeds=(1, 2), workers=2)
     area = done.area

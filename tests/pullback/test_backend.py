@@ -91,9 +91,7 @@ def test_bad_input():
         pipeline.check(theta | {"ccm.matrix": np.array([8192] + [0] * 8)})
 
 
-@pytest.mark.parametrize(
-    "demosaic", ["filter_bank", pytest.param("hamilton_adams", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("demosaic", ["filter_bank", pytest.param("hamilton_adams", marks=pytest.mark.slow)])
 def test_rtl_is_golden_to_the_bit(demosaic):
     choice = PipelineConfig(demosaic=demosaic, max_width=64, max_height=64)
     golden, rtl = GoldenBackend(choice), RtlBackend(choice)
