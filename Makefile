@@ -104,6 +104,7 @@ bench:
 	@$(MAKE) $(VENV)/bench.stamp
 	@$(INSIDE) python bench/cycles.py $(BENCH)
 	@$(INSIDE) python bench/throughput.py $(BENCH)
+	@$(INSIDE) python bench/twin.py $(BENCH)
 	@$(INSIDE) python bench/synthesis.py $(BENCH)
 	@$(INSIDE) python bench/table.py
 

@@ -13,7 +13,7 @@ from typing import Any
 from amaranth.hdl import Elaboratable, Module, Signal, Value, unsigned
 from amaranth.lib.memory import Memory
 
-from ..stream.ram import BLOCK, DISTRIBUTED, NEVER_MEETS
+from ..stream.ram import DISTRIBUTED, BlockRam
 from .graph import Node
 from .primitives.source import Constant, Source
 from .primitives.table import Read
@@ -103,23 +103,20 @@ class Lowering:
         assert isinstance(read, Read)
         m, load = self._m, self._datapath.load
         base = self._datapath.words[read.parameter] + read.base
-        memory = Memory(
-            shape=unsigned(read.format.width), depth=read.entries, init=[], attrs=BLOCK | NEVER_MEETS
-        )
+        memory = BlockRam(read.format.width, read.entries, family=self.family)
         m.submodules[f"table_{node}"] = memory
-        write, port = memory.write_port(), memory.read_port(domain="sync")
         offset = Signal(12, name=f"{node}_offset")
         data = Signal(read.format.width, name=f"{node}_load")
         valid = Signal(name=f"{node}_write")
         m.d.sync += [offset.eq(load.address - base), data.eq(load.data), valid.eq(load.valid)]
         m.d.comb += [
-            write.addr.eq(offset),
-            write.data.eq(data),
-            write.en.eq(valid & (offset < read.entries)),
-            port.addr.eq(index),
+            memory.write_row.eq(offset),
+            memory.write_data.eq(data),
+            memory.write.eq(valid & (offset < read.entries)),
+            memory.read_row.eq(index),
         ]
-        out = Signal(read.format.shape, name=str(node), reset_less=True)
-        m.d.sync += out.eq(port.data)
+        out = Signal(read.format.shape, name=str(node))
+        m.d.comb += out.eq(memory.read_data)
         return out
 
 

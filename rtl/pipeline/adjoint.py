@@ -135,6 +135,7 @@ class AdjointUnit(wiring.Component):
             "radius": radius,
             "border": build.border,
             "max_width": build.max_width,
+            "family": build.family,
         }
         self._window = self._edges = self._scatter = self._cut = None
         self.latency = self.lanes.latency
@@ -195,7 +196,10 @@ class AdjointUnit(wiring.Component):
         lanes, stage, feeder = self.lanes, self.stage, self._feeder
         m.submodules.feeder, m.submodules.lanes = feeder, lanes
         fifo = FlowFifo(
-            beat_layout(self.o_pixel, self.build.lanes), depth_for(self._in_flight), self._in_flight
+            beat_layout(self.o_pixel, self.build.lanes),
+            depth_for(self._in_flight),
+            self._in_flight,
+            family=self.build.family,
         )
         m.submodules.fifo = fifo
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
@@ -398,6 +402,7 @@ class AdjointUnit(wiring.Component):
             lanes=self.build.lanes,
             channels=len(reads),
             log2_count=self.build.log2_pixels + (len(reads) - 1).bit_length(),
+            family=self.build.family,
         )
         m.submodules[name] = table
         for p, outputs in enumerate(self.lanes.outputs):

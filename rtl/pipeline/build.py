@@ -26,7 +26,7 @@ class Build:
     clock : float
         Hertz that pipeline registers are placed for, on an ECP5 of speed grade 6. More registers, not other results.
     family : str
-        Whose multipliers: "generic" or "ecp5".
+        Whose multipliers and block RAMs: "generic" or "ecp5".
 
     Raises
     ------

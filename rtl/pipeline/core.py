@@ -257,7 +257,7 @@ class Core(wiring.Component):
         stage, unit, count = self.pipeline.stages[k], self.adjoint[k], self.build.lanes
         assert unit.taped is not None
         fork = Fork(beat_layout(stage.i, count), 2)
-        tape = Tape(beat_layout(unit.taped, count), self.tape_depth(k))
+        tape = Tape(beat_layout(unit.taped, count), self.tape_depth(k), family=self.build.family)
         m.submodules[f"{stage.name}_fork"], m.submodules[f"{stage.name}_tape"] = fork, _OwnReset(tape)
         wiring.connect(m, source, fork.i)
         branch = fork.o[1]

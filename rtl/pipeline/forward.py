@@ -78,7 +78,8 @@ class ForwardUnit(wiring.Component):
         self.lanes = Lanes(nodes, build=build, parameters=parameters)
         self._feeder = Feeder(stage.i, lanes=build.lanes, window=stage.radius)
         self._window = (
-            Window(stage.i, lanes=build.lanes, radius=stage.radius, border=build.border, max_width=build.max_width)
+            Window(stage.i, lanes=build.lanes, radius=stage.radius, border=build.border, max_width=build.max_width,
+                   family=build.family)
             if stage.radius else None
         )  # fmt: skip
         self.latency = self.lanes.latency + (self._window.latency if self._window else 0)
@@ -108,7 +109,8 @@ class ForwardUnit(wiring.Component):
         lanes, stage = self.lanes, self.stage
         m.submodules.feeder = feeder = self._feeder
         m.submodules.lanes = lanes
-        fifo = FlowFifo(beat_layout(stage.o, self.build.lanes), depth_for(self._in_flight), self._in_flight)
+        fifo = FlowFifo(beat_layout(stage.o, self.build.lanes), depth_for(self._in_flight), self._in_flight,
+                        family=self.build.family)  # fmt: skip
         m.submodules.fifo = fifo
         wiring.connect(m, wiring.flipped(self.i), feeder.i)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))

@@ -134,7 +134,10 @@ class LossUnit(wiring.Component):
         lanes, feeder = self.lanes, self._feeder
         m.submodules.feeder, m.submodules.lanes = feeder, lanes
         fifo = FlowFifo(
-            beat_layout(self.o_pixel, self.build.lanes), depth_for(self._in_flight), self._in_flight
+            beat_layout(self.o_pixel, self.build.lanes),
+            depth_for(self._in_flight),
+            self._in_flight,
+            family=self.build.family,
         )
         m.submodules.fifo = fifo
         wiring.connect(m, wiring.flipped(self.i), feeder.i)

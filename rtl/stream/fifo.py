@@ -8,7 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .pixel import Flow
-from .ram import DISTRIBUTED, NEVER_MEETS
+from .ram import DISTRIBUTED, BlockRam
 
 __all__ = ["Fifo", "FlowFifo"]
 
@@ -66,53 +66,32 @@ class _Count(wiring.Component):
 
 
 class _Ram(wiring.Component):
-    """``rows[write_row] = write_data`` and ``read_data = rows[read_row]``, at once or, ``block``, a clock later.
+    """``rows[write_row] = write_data`` and ``read_data = rows[read_row]``, at once. Ports of :class:`BlockRam`."""
 
-    A block RAM is cut into slices as wide as one block is at this depth (512 x 36, 1024 x 18, 2048 x 9,
-    4096 x 4 .. 16384 x 1 on an ECP5). Synthesis left to itself prefers banks of wide words, and their
-    multiplexer then sits behind the RAM's slow outputs.
-    """
-
-    def __init__(self, width: int, rows: int, block: bool) -> None:
-        bits = (rows - 1).bit_length()
-        native = (36 >> max(bits - 9, 0) if bits <= 11 else max(16384 >> bits, 1)) if block else width
-        self.slices = [
-            Memory(
-                shape=min(native, width - low),
-                depth=rows,
-                init=(),
-                attrs=NEVER_MEETS if block else DISTRIBUTED,
-            )
-            for low in range(0, width, native)
-        ]
-        self._write_ports = [memory.write_port() for memory in self.slices]
-        self._read_ports = [memory.read_port(domain="sync" if block else "comb") for memory in self.slices]
+    def __init__(self, width: int, rows: int) -> None:
+        self.memory = Memory(shape=width, depth=rows, init=(), attrs=DISTRIBUTED)
+        row = range(max(rows, 2))
         super().__init__(
             {
                 "write": In(1),
-                "write_row": In(range(max(rows, 2))),
+                "write_row": In(row),
                 "write_data": In(width),
-                "read_row": In(range(max(rows, 2))),
+                "read_row": In(row),
                 "read_data": Out(width),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        low = 0
-        for k, memory in enumerate(self.slices):
-            m.submodules[f"slice{k}"] = memory
-            write, read = self._write_ports[k], self._read_ports[k]
-            bits = slice(low, low := low + len(write.data))
-            m.d.comb += [
-                write.en.eq(self.write),
-                write.addr.eq(self.write_row),
-                write.data.eq(self.write_data[bits]),
-                read.addr.eq(self.read_row),
-                self.read_data[bits].eq(read.data),
-            ]
-            if read.domain != "comb":
-                m.d.comb += read.en.eq(1)
+        m.submodules.memory = self.memory
+        write, read = self.memory.write_port(), self.memory.read_port(domain="comb")
+        m.d.comb += [
+            write.en.eq(self.write),
+            write.addr.eq(self.write_row),
+            write.data.eq(self.write_data),
+            read.addr.eq(self.read_row),
+            self.read_data.eq(read.data),
+        ]
         return m
 
 
@@ -124,9 +103,8 @@ class Fifo(wiring.Component):
     empty FIFO, accepted at ``i`` to offered at ``o``: :attr:`latency` clocks, 2 in distributed RAM and 5 in
     block RAM. A zero-width payload needs no RAM: then it is a counter, with latency 1.
 
-    Depths up to 64 use distributed RAM with an output register. Deeper ones use block RAM whose data is
-    registered once more (block RAM is slow at its outputs) and prefetched into a shallow FIFO under a credit
-    count, so that a stalled consumer never stalls the RAM's output registers.
+    Depths up to 64 use distributed RAM with an output register. Deeper ones use :class:`BlockRam`, prefetched into
+    a shallow FIFO under a credit count, so that a stalled consumer never stalls the RAM's output registers.
 
     Parameters
     ----------
@@ -134,6 +112,8 @@ class Fifo(wiring.Component):
         Payload.
     depth : int
         Beats that it holds, exactly; any number from 1, not only powers of two.
+    family : str
+        Whose block RAM, as :class:`BlockRam` says.
 
     Members
     -------
@@ -154,7 +134,7 @@ class Fifo(wiring.Component):
     # the next (RAM, its register, the prefetch's RAM and register, return); a power of two wastes no rows.
     _ahead = 8
 
-    def __init__(self, shape: ShapeLike, depth: int) -> None:
+    def __init__(self, shape: ShapeLike, depth: int, *, family: str = "generic") -> None:
         if depth < 1:
             raise ValueError(f"FIFO depth {depth} is too small; give at least 1")
         self._shape = shape
@@ -164,19 +144,19 @@ class Fifo(wiring.Component):
         # What lies between i and o is kept as attributes: the proofs state their invariants over it.
         self.latency = 1
         if self._width:
-            self._ram = _Ram(self._width, depth, block=depth > self._distributed)
             self._write, self._read = _Pointer(depth), _Pointer(depth)
             self._stored = _Count(depth)
             if depth <= self._distributed:
                 self.latency = 2
+                self._ram = _Ram(self._width, depth)
                 self._payload = Signal(self._width, reset_less=True)
             else:
                 # The row being read was written at least a clock ago, and a full RAM is not written: the two
                 # ports never meet in a row.
                 self.latency = 5
+                self._ram = BlockRam(self._width, depth, family=family)
                 # bit 0: the RAM's own output is a beat; bit 1: the register after it is one
                 self._reading = Signal(2)
-                self._register = Signal(self._width, reset_less=True)
                 self._prefetch = Fifo(shape, self._ahead)
                 self._credit = _Count(self._ahead)
         super().__init__(
@@ -231,10 +211,10 @@ class Fifo(wiring.Component):
                 take.eq(~stored.empty & ~credit.full),
                 credit.up.eq(take),
                 credit.down.eq(self.o.valid & self.o.ready),
-                Value.cast(prefetch.i.payload).eq(self._register),
+                Value.cast(prefetch.i.payload).eq(ram.read_data),
                 prefetch.i.valid.eq(self._reading[1]),
             ]
-            m.d.sync += [self._reading.eq(Cat(take, self._reading[0])), self._register.eq(ram.read_data)]
+            m.d.sync += self._reading.eq(Cat(take, self._reading[0]))
             wiring.connect(m, prefetch.o, wiring.flipped(self.o))
         return m
 
@@ -259,6 +239,8 @@ class FlowFifo(wiring.Component):
         Beats that it holds; at least ``in_flight + 1``.
     in_flight : int
         Beats that may still arrive once ``room`` has fallen.
+    family : str
+        As :class:`Fifo`.
 
     Members
     -------
@@ -275,7 +257,7 @@ class FlowFifo(wiring.Component):
         If ``in_flight`` is negative or ``depth`` does not exceed it.
     """
 
-    def __init__(self, shape: ShapeLike, depth: int, in_flight: int) -> None:
+    def __init__(self, shape: ShapeLike, depth: int, in_flight: int, *, family: str = "generic") -> None:
         if in_flight < 0:
             raise ValueError(f"in_flight {in_flight} is negative; give the beats that may still arrive")
         if depth <= in_flight:
@@ -284,7 +266,7 @@ class FlowFifo(wiring.Component):
                 f"give at least {in_flight + 1}"
             )
         self._limit = depth - in_flight
-        self._fifo = Fifo(shape, depth)
+        self._fifo = Fifo(shape, depth, family=family)
         self.latency = self._fifo.latency
         super().__init__(
             {

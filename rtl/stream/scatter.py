@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import SQ
 from pullback.rtl.stream.pixel import Flow, Pixel, Raster, check_lanes
-from pullback.rtl.stream.ram import NEVER_MEETS
+from pullback.rtl.stream.ram import BlockRam
 from pullback.rtl.stream.window import edges_layout, selections
 
 __all__ = ["Scatter"]
@@ -36,7 +35,7 @@ class Scatter(wiring.Component):
     pixel : Pixel
         Format of one tap's cotangent, per channel; signed. The caller has already added what the lanes give
         to the same tap.
-    lanes, radius, border, max_width
+    lanes, radius, border, max_width, family
         As of the `Window` that is transposed.
 
     Members
@@ -60,7 +59,14 @@ class Scatter(wiring.Component):
     """
 
     def __init__(
-        self, pixel: Pixel, *, lanes: int = 1, radius: int, border: str = "mirror", max_width: int
+        self,
+        pixel: Pixel,
+        *,
+        lanes: int = 1,
+        radius: int,
+        border: str = "mirror",
+        max_width: int,
+        family: str = "generic",
     ) -> None:
         check_lanes(lanes)
         if radius < 1:
@@ -74,6 +80,7 @@ class Scatter(wiring.Component):
         self._lanes = lanes
         self._radius = radius
         self._max_width = max_width
+        self._family = family
         self._columns = selections(border, radius, lanes)
         self._rows = selections(border, radius, 1)
         # The largest number of taps that meet in one sum bounds its growth.
@@ -212,8 +219,7 @@ class Scatter(wiring.Component):
 
         # The lines: read two cycles ahead, add, write back one line up.
         depth = -(-self._max_width // lanes)
-        m.submodules.memory = memory = Memory(shape=self._word(), depth=depth, init=[], attrs=NEVER_MEETS)
-        read, write = memory.read_port(), memory.write_port()
+        m.submodules.memory = memory = BlockRam(self._word().size, depth, family=self._family)
         column = Signal(range(depth))
         last_column = Signal(16)
         m.d.sync += last_column.eq((self.width - 1)[:16] >> (lanes.bit_length() - 1))
@@ -225,9 +231,8 @@ class Scatter(wiring.Component):
         for k in range(3):
             address_before, address = address, Signal.like(column, name=f"address_{k}")
             m.d.sync += address.eq(address_before)
-        earlier = Signal(self._word(), reset_less=True)
-        m.d.comb += read.addr.eq(column)
-        m.d.sync += earlier.eq(read.data)
+        earlier = Signal(self._word())
+        m.d.comb += [memory.read_row.eq(column), Value.cast(earlier).eq(memory.read_data)]
         sums_of = [Signal(self._partial(j), name=f"line_{j}", reset_less=True) for j in range(2 * r + 1)]
         for j in range(2 * r + 1):
             for lane in range(lanes):
@@ -236,9 +241,8 @@ class Scatter(wiring.Component):
                     if j < 2 * r:
                         value = value + earlier[f"line_{j}"][lane][name]
                     m.d.sync += sums_of[j][lane][name].eq(value)
-        m.d.comb += [write.addr.eq(address), write.en.eq(tick[summed + 1])]
-        for j in range(2 * r):
-            m.d.comb += write.data[f"line_{j}"].eq(sums_of[j + 1])
+        m.d.comb += [memory.write_row.eq(address), memory.write.eq(tick[summed + 1])]
+        m.d.comb += memory.write_data.eq(Cat(sums_of[1:]))
 
         # Where the completed beat stands.
         m.submodules.raster = raster = Raster(lanes=lanes)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .fifo import FlowFifo
 from .pixel import Flow
-from .ram import BLOCK, NEVER_MEETS
+from .ram import BlockRam
 
 __all__ = ["ScatterAdd"]
 
@@ -22,15 +21,11 @@ class _Bank(wiring.Component):
     adder instead. The phase that the drain owns is read and cleared by the drain.
     """
 
-    def __init__(self, rows: int, row_bits: int, width: int, value_width: int) -> None:
+    def __init__(self, rows: int, row_bits: int, width: int, value_width: int, family: str) -> None:
         self._width = width
         self._row_bits = row_bits
         # One RAM per phase: the drain needs a read and a write port of its own.
-        self._memories = [
-            Memory(shape=signed(width), depth=rows, init=(), attrs=BLOCK | NEVER_MEETS) for _ in range(2)
-        ]
-        self._write_ports = [memory.write_port() for memory in self._memories]
-        self._read_ports = [memory.read_port() for memory in self._memories]
+        self._memories = [BlockRam(width, rows, family=family) for _ in range(2)]
         super().__init__(
             {
                 "valid": In(1),
@@ -61,27 +56,22 @@ class _Bank(wiring.Component):
             *(new.eq(old) for new, old in zip(history[1:], history, strict=False)),
         ]
         clear, clear_row = Signal(), Signal(self._row_bits)
-        m.d.sync += [clear.eq(self.drain_select), clear_row.eq(self.drain_row)]
+        selected = Signal()  # the registers of the RAMs hold a row of the drain
+        m.d.sync += [clear.eq(self.drain_select), clear_row.eq(self.drain_row), selected.eq(clear)]
 
         result = [Signal(signed(self._width), name=f"result{k}", reset_less=True) for k in range(3)]
         registers = []
         for phase in range(2):
-            read, write = self._read_ports[phase], self._write_ports[phase]
-            owned = self.owned[phase]
+            memory, owned = self._memories[phase], self.owned[phase]
+            register = Signal(signed(self._width), name=f"register{phase}")  # the RAM's own
             m.d.comb += [
-                read.en.eq(1),
-                read.addr.eq(Mux(owned, self.drain_row, self.row)),
-                write.en.eq(Mux(owned, clear, valids[3] & (history[3].phase == phase))),
-                write.addr.eq(Mux(owned, clear_row, history[3].row)),
-                write.data.eq(Mux(owned, 0, result[0])),
+                memory.read_row.eq(Mux(owned, self.drain_row, self.row)),
+                memory.write.eq(Mux(owned, clear, valids[3] & (history[3].phase == phase))),
+                memory.write_row.eq(Mux(owned, clear_row, history[3].row)),
+                memory.write_data.eq(Mux(owned, 0, result[0])),
+                register.eq(memory.read_data),
+                self.drained[phase].eq(Mux(selected, register, 0)),
             ]
-            taken = Signal(name=f"taken{phase}")
-            register = Signal(signed(self._width), name=f"register{phase}", reset_less=True)
-            m.d.sync += [
-                taken.eq(Mux(owned, self.drain_select, self.phase == phase)),
-                register.eq(Mux(taken, read.data, 0)),
-            ]
-            m.d.comb += self.drained[phase].eq(register)
             registers.append(register)
 
         # One clock before the operand is chosen: who has the newest sum of this row?
@@ -147,6 +137,8 @@ class ScatterAdd(wiring.Component):
         A table entry has ``value_width + log2_count`` bits, at most ``width``.
     width : int
         Most bits of a table entry, at most 64.
+    family : str
+        Whose block RAM.
 
     Members
     -------
@@ -178,6 +170,7 @@ class ScatterAdd(wiring.Component):
         channels: int = 3,
         log2_count: int = 28,
         width: int = 64,
+        family: str = "generic",
     ) -> None:
         for name, value, least in (("segments", segments, 2), ("lanes", lanes, 1), ("channels", channels, 1)):
             if value < least:
@@ -197,6 +190,7 @@ class ScatterAdd(wiring.Component):
         self._shared = shared
         self._width = min(width, value_width + log2_count)
         self._levels = (lanes * channels - 1).bit_length()
+        self._family = family
         entry = data.StructLayout(
             {"index": range(segments), "v0": signed(value_width), "v1": signed(value_width)}
         )
@@ -290,7 +284,7 @@ class ScatterAdd(wiring.Component):
                 word = Signal(signed(self._width), name=f"word_{lane}_{channel}", reset_less=True)
                 both = []
                 for parity, rows in enumerate((self._segments // 2 + 1, (self._segments + 1) // 2)):
-                    bank = _Bank(rows, len(drain_row), self._width, self._value_width)
+                    bank = _Bank(rows, len(drain_row), self._width, self._value_width, self._family)
                     m.submodules[f"bank_{lane}_{channel}_{('even', 'odd')[parity]}"] = bank
                     bank_row = Signal.like(drain_row, reset_less=True, name=f"row_{lane}_{channel}_{parity}")
                     addend = Signal(

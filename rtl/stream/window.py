@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.stream.feeder import tick_layout
 from pullback.rtl.stream.pixel import Flow, Pixel, check_lanes, site_layout
-from pullback.rtl.stream.ram import NEVER_MEETS
+from pullback.rtl.stream.ram import BlockRam
 
 __all__ = ["BORDERS", "Edges", "Window", "border_index", "edges_layout", "selections"]
 
@@ -164,6 +163,8 @@ class Window(wiring.Component):
         Widest picture in pixels; sizes the line memory.
     trailing : Pixel or None
         Pixel that travels with the centre, if the `Feeder` has a trailing stream.
+    family : str
+        Whose block RAM.
 
     Members
     -------
@@ -192,6 +193,7 @@ class Window(wiring.Component):
         border: str = "mirror",
         max_width: int,
         trailing: Pixel | None = None,
+        family: str = "generic",
     ) -> None:
         check_lanes(lanes)
         if radius < 1:
@@ -202,6 +204,7 @@ class Window(wiring.Component):
         self._lanes = lanes
         self._radius = radius
         self._max_width = max_width
+        self._family = family
         self._trailing = trailing
         self._zero = border == "zero"
         self._rows = selections(border, radius, 1)
@@ -264,18 +267,18 @@ class Window(wiring.Component):
         # shifted. The column comes by again three cycles after that at the earliest (MIN_LINE).
         depth = self._depth
         address = Signal(range(depth))
-        m.submodules.memory = memory = Memory(shape=lines, depth=depth, init=[], attrs=NEVER_MEETS)
-        read = memory.read_port()
-        write = memory.write_port()
-        earlier = Signal(lines, reset_less=True)
-        m.d.comb += address.eq(site[0].x[lane_bits:])
-        m.d.comb += read.addr.eq(address)
-        m.d.sync += earlier.eq(read.data)
-        m.d.comb += write.en.eq(valid[2])
-        m.d.comb += write.addr.eq(site[2].x[lane_bits:])
-        m.d.comb += write.data[0].eq(lead[2])
-        for k in range(1, 2 * r):
-            m.d.comb += write.data[k].eq(earlier[k - 1])
+        m.submodules.memory = memory = BlockRam(lines.size, depth, family=self._family)
+        earlier, later = Signal(lines), Signal(lines)
+        m.d.comb += [
+            address.eq(site[0].x[lane_bits:]),
+            memory.read_row.eq(address),
+            Value.cast(earlier).eq(memory.read_data),
+            memory.write.eq(valid[2]),
+            memory.write_row.eq(site[2].x[lane_bits:]),
+            memory.write_data.eq(later),
+            later[0].eq(lead[2]),
+            *(later[k].eq(earlier[k - 1]) for k in range(1, 2 * r)),
+        ]
         rows = [earlier[k] for k in reversed(range(2 * r))] + [lead[2]]
 
         # Cycle 1: how near the column is to the edges; 2: select signals.

@@ -105,13 +105,13 @@ class QueueProof:
         end = Signal(range(2 * depth + 1))
         m.d.comb += end.eq(dut._read.row + stored.value)
         self.lemma(m, dut._write.row == Mux(end >= depth, end - depth, end))
-        probes = [memory.read_port(domain="comb") for memory in dut._ram.slices]
+        probe = dut._ram.memory.read_port(domain="comb")
 
         def row(n: Value) -> Value:
             address = Signal(range(2 * depth + 1))
             m.d.comb += address.eq(dut._read.row + n)
-            m.d.comb += [probe.addr.eq(Mux(address >= depth, address - depth, address)) for probe in probes]
-            return Cat(probe.data for probe in probes)
+            m.d.comb += probe.addr.eq(Mux(address >= depth, address - depth, address))
+            return probe.data
 
         rows = Place(stored.value, row)
         if depth <= dut._distributed:
@@ -126,8 +126,8 @@ class QueueProof:
         self.lemma(m, credit.full == (credit.value == prefetch._depth))
         return [
             *self.fifo_places(m, prefetch),
-            register_place(dut._reading[1], dut._register),
-            register_place(dut._reading[0], dut._ram.read_data),
+            register_place(dut._reading[1], dut._ram.read_data),
+            register_place(dut._reading[0], dut._ram.word),
             rows,
         ]
 
