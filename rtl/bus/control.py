@@ -62,7 +62,7 @@ class Control(wiring.Component):
     answered SLVERR, reads as 0 and does nothing. CONTROL and ACK read as 0. A sticky error that arrives in
     the clock of its clearing stays.
 
-    Latency: a read takes 8 to 10 clocks from AR to R without stalls.
+    Latency: a read takes 9 to 11 clocks from AR to R without stalls.
 
     Parameters
     ----------
@@ -210,7 +210,9 @@ class Control(wiring.Component):
         }
         address = {register.name: register.address // 4 for register in CONTROL_REGISTERS}
         control_value = Signal(32)
-        with m.Switch(request.address[:4]):
+        selected = Signal(4)  # beside the multiplexer: the bus may be far away
+        m.d.sync += selected.eq(request.address)
+        with m.Switch(selected):
             for register in CONTROL_REGISTERS:
                 with m.Case(address[register.name]):
                     value = values.get(register.name)
@@ -250,12 +252,14 @@ class Control(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += [done.eq(0), error.eq(0)]
                 with m.If(request.valid):
-                    # The same clock in which control_value takes the low half.
-                    with m.If((request.address == address["PIXELS_LO"]) & ~request.write):
-                        m.d.sync += pixel_high.eq(pixel_count[32:])
-                    with m.If((request.address == address["CYCLES_LO"]) & ~request.write):
-                        m.d.sync += cycle_high.eq(cycle_count[32:])
-                    m.next = "ACT"
+                    m.next = "SELECT"
+            with m.State("SELECT"):
+                # The same clock in which control_value takes the low half.
+                with m.If(in_control & ~request.write & (selected == address["PIXELS_LO"])):
+                    m.d.sync += pixel_high.eq(pixel_count[32:])
+                with m.If(in_control & ~request.write & (selected == address["CYCLES_LO"])):
+                    m.d.sync += cycle_high.eq(cycle_count[32:])
+                m.next = "ACT"
             with m.State("ACT"):
                 m.d.sync += rdata.eq(control_value)
                 with m.If(in_control):
@@ -368,22 +372,23 @@ class _Commit(wiring.Component):
         ]
         m.d.sync += [word.eq(shadow_read.data), default.eq(defaults_read.data)]
 
-        # Limits of the word that is in `word`, one comparison a clock.
-        lo = Signal(32)
-        hi = Signal(32)
+        # Limits of the word that is in `word`, one comparison a clock, of 16 bits: no limit is larger.
+        assert all(limited.lo >= 0 and limited.hi < 1 << 16 for limited in frame_words)
+        lo = Signal(16)
+        hi = Signal(16)
         with m.Switch(at[-2]):
             for limited in frame_words:
                 with m.Case(limited.index):
                     m.d.sync += [lo.eq(limited.lo), hi.eq(limited.hi)]
             with m.Default():
-                m.d.sync += [lo.eq(0), hi.eq(0xFFFFFFFF)]
+                m.d.sync += [lo.eq(0), hi.eq(0xFFFF)]
         checking = Signal()
         below = Signal()
         above = Signal()
         bad = Signal()
         m.d.sync += [
-            below.eq(checking & valid[-1] & (word < lo)),
-            above.eq(checking & valid[-1] & (word > hi)),
+            below.eq(checking & valid[-1] & (word[:16] < lo)),
+            above.eq(checking & valid[-1] & ((word[:16] > hi) | word[16:].any())),
             bad.eq(checking & (bad | below | above)),
         ]
 

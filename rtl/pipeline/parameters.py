@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -15,8 +15,9 @@ __all__ = ["StageParameters"]
 class StageParameters(wiring.Component):
     """``entry["gain_2"]`` is the code of entry 2 of parameter gain.
 
-    Words come over the load bus in rising order, so the registers of a parameter are one shift chain: no
-    decoder per entry, and the chain is right after any complete load. Tables are loaded where they are read.
+    Words come over the load bus in rising order, one per clock, so a token that the first word of a parameter starts
+    passes from entry to entry beside the words: no decoder per entry, and no enable that reaches all of them. Tables
+    are loaded where they are read.
 
     Parameters
     ----------
@@ -52,17 +53,11 @@ class StageParameters(wiring.Component):
         for name, parameter in self._stage.parameters.items():
             if parameter.table:
                 continue
-            chain = [self.entry[f"{name}_{k}"] for k in range(parameter.entries)]
-            first = self.words[name]
-            here = Signal(name=f"{name}_here")
-            word = Signal.like(chain[0], name=f"{name}_word", reset_less=True)
-            m.d.sync += [
-                here.eq(
-                    self.load.valid & (self.load.address >= first) & (self.load.address < first + len(chain))
-                ),
-                word.eq(self.load.data),
-            ]
-            with m.If(here):
-                for entry, after in zip(chain, [*chain[1:], word], strict=True):
-                    m.d.sync += entry.eq(after)
+            token = Signal(parameter.entries, name=f"{name}_token")
+            word = Signal(parameter.format.shape, name=f"{name}_word", reset_less=True)
+            starts = self.load.valid & (self.load.address == self.words[name])
+            m.d.sync += [token.eq(Cat(starts, token[:-1])), word.eq(self.load.data)]
+            for k in range(parameter.entries):
+                with m.If(token[k]):
+                    m.d.sync += self.entry[f"{name}_{k}"].eq(word)
         return m

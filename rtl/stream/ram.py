@@ -64,8 +64,9 @@ class BlockRam(wiring.Component):
             raise ValueError(f"RAM family {family!r} is unknown; give {' or '.join(self.families)}")
         self._family = family
         self._width, self._rows = width, rows
-        # Attributes, because the proofs state their invariants over them.
-        self.memory = Memory(shape=width, depth=rows, init=(), attrs=_BLOCK)
+        # Of the generic body; attributes, because the proofs state their invariants over them.
+        if family == "generic":
+            self.memory = Memory(shape=width, depth=rows, init=(), attrs=_BLOCK)
         self.word = Signal(width)  # the output of the RAM itself, a clock before `read_data`
         row = range(max(rows, 2))
         super().__init__(

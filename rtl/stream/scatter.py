@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import SQ
-from pullback.rtl.stream.pixel import Flow, Pixel, Raster, check_lanes
+from pullback.rtl.stream.pixel import Flow, Pixel, Raster, check_lanes, copies
 from pullback.rtl.stream.ram import BlockRam
 from pullback.rtl.stream.window import edges_layout, selections
 
@@ -184,7 +184,7 @@ class Scatter(wiring.Component):
                 m.d.sync += [top.eq(top_before), bottom.eq(bottom_before)]
         sums = self._sums(self._across)
         rows = []
-        for j in range(2 * r + 1):
+        for j, step_of_row in enumerate(copies(m, "step", tick[chained - 1], 2 * r + 1)):
             partial: dict = {}
             for b in range(reach, -reach - 1, -1):
                 for lane in range(lanes):
@@ -200,7 +200,7 @@ class Scatter(wiring.Component):
                             partial[b, lane] = Signal(
                                 sums, name=f"row_{j}_beat_{b + reach}_lane_{lane}", reset_less=True
                             )
-                        with m.If(step):
+                        with m.If(step_of_row):
                             m.d.sync += partial[b, lane][name].eq(sum(value))
             rows.append([partial[-reach, lane] for lane in range(lanes)])
         row_selects = _Selects(m, "row", down, self._rows, top, bottom, step)

@@ -12,7 +12,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.stream.feeder import tick_layout
-from pullback.rtl.stream.pixel import Flow, Pixel, check_lanes, site_layout
+from pullback.rtl.stream.pixel import Flow, Pixel, check_lanes, copies, site_layout
 from pullback.rtl.stream.ram import BlockRam
 
 __all__ = ["BORDERS", "Edges", "Window", "border_index", "edges_layout", "selections"]
@@ -301,11 +301,15 @@ class Window(wiring.Component):
             Signal.like(column_choice.select, name=f"choice_of_{k}", reset_less=True)
             for k in range(reach + 1)
         ]
-        with m.If(valid[2]):
-            for j in range(2 * r + 1):
+        for j, step in enumerate(copies(m, "step", valid[1], 2 * r + 1)):
+            with m.If(step):
                 row_choice.register(m, j, columns[0][j].as_value(), row_choice.select, rows)
+                m.d.sync += [
+                    older[j].eq(newer[j]) for older, newer in zip(columns[1:], columns, strict=False)
+                ]
+        with m.If(valid[2]):
             m.d.sync += [sites[0].eq(site[2]), edges_of[0].eq(edges_2), choices[0].eq(column_choice.select)]
-            for chain in (columns, sites, edges_of, choices):
+            for chain in (sites, edges_of, choices):
                 for older, newer in zip(chain[1:], chain, strict=False):
                     m.d.sync += older.eq(newer)
 
