@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .graph import Node
+from .primitives.select import Where
 from .primitives.source import Constant, Source
 
 __all__ = ["Schedule", "schedule"]
@@ -72,4 +73,37 @@ def schedule(outputs: Sequence[Node], *, clock: float, arrival: dict[str, int] |
             result.step[node.index], elapsed[node.index] = step, start + delay
     finish = [result.step[o.index] + (elapsed[o.index] > 0) for o in outputs if not result.static(o)]
     result.latency = max(finish, default=0)
+    _gate_late(outputs, result, elapsed, budget)
     return result
+
+
+def _gate_late(outputs: Sequence[Node], result: Schedule, elapsed: dict[int, float], budget: float) -> None:
+    """Move gates, selections between a value and a constant, to the last step if only outputs need them.
+
+    A value that is gated for many outputs, as a product is for the entries of a parameter that is chosen by colour,
+    then waits in one delay line instead of one for each.
+    """
+    last = result.latency - 1
+    waiting: dict[int, list[int]] = {}  # consumers
+    live = outputs[0].graph.live(outputs) if outputs else []
+    for node in live:
+        for argument in node.arguments:
+            waiting.setdefault(argument.index, []).append(node.index)
+    late: dict[int, float] = {}  # nanoseconds from its inputs to the end of the step
+    final = {node.index for node in outputs}
+    for node in reversed(live):
+        consumers = waiting.get(node.index, [])
+        constants = [a.constant is not None for a in node.arguments[1:]]
+        if (
+            not isinstance(node.primitive, Where)
+            or constants.count(True) != 1
+            or result.static(node)
+            or not all(c in late for c in consumers)
+            or (node.index not in final and not consumers)
+        ):
+            continue
+        chain = node.primitive.delay(node) + max((late[c] for c in consumers), default=0.0)
+        begun = [elapsed[a.index] for a in node.arguments if result.step.get(a.index) == last]
+        if max(begun, default=0.0) + chain <= budget:
+            late[node.index] = chain
+            result.step[node.index] = last

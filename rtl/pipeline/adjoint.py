@@ -258,8 +258,7 @@ class AdjointUnit(wiring.Component):
                 values = {}
                 if self.taped is not None:
                     values = {tap_label(c, 0, 0): tick.lead[p][c] for c in self.taped.names}
-                cotangent = tick.lead[p] if self.taped is None else tick.trailing[p]
-                lanes.feed(m, p, values | {f"{c}_bar": cotangent[c] for c in self.i_pixel.names})
+                self._feed(m, p, values, tick.lead[p] if self.taped is None else tick.trailing[p])
             return lanes
 
         if self._window is not None:
@@ -270,8 +269,7 @@ class AdjointUnit(wiring.Component):
             m.d.comb += [lanes.valid.eq(window.o.valid), lanes.site.eq(centre.site)]
             edges, step, completes = centre.edges, window.tick.valid, window.tick.payload.out
             for p in range(self.build.lanes):
-                values = tap_values(centre.taps, stage.radius, p)
-                lanes.feed(m, p, values | {f"{c}_bar": centre.trailing[p][c] for c in self.i_pixel.names})
+                self._feed(m, p, tap_values(centre.taps, stage.radius, p), centre.trailing[p])
         else:
             # Edges takes a clock, and so does everything beside it.
             assert self._edges is not None
@@ -289,7 +287,7 @@ class AdjointUnit(wiring.Component):
             ]
             edges, completes = finder.o, later.out
             for p in range(self.build.lanes):
-                lanes.feed(m, p, {f"{c}_bar": later.lead[p][c] for c in self.i_pixel.names})
+                self._feed(m, p, {}, later.lead[p])
 
         assert self._scatter is not None and self._cut is not None
         m.submodules.scatter = scatter = self._scatter
@@ -315,6 +313,11 @@ class AdjointUnit(wiring.Component):
         for p in range(self.build.lanes):
             leaving.feed(m, p, {tap_label(c, 0, 0): scatter.o.payload.lane[p][c] for c in stage.i.names})
         return leaving
+
+    def _feed(self, m: Module, lane: int, values: dict, cotangent) -> None:
+        """Taps and cotangents into a lane. A cotangent that is none is 0, and so is all that is linear in it."""
+        gated = {f"{c}_bar": Mux(self.lanes.valid, cotangent[c], 0) for c in self.i_pixel.names}
+        self.lanes.feed(m, lane, values | gated)
 
     def _add_lanes(self, m: Module) -> None:
         """What the lanes give to the same tap is added, a level of registered adders per doubling of lanes."""
@@ -362,7 +365,9 @@ class AdjointUnit(wiring.Component):
             for (name, k), node in self._entries.items():
                 format_ = _covering([node], 1)
                 terms.append((f"{name}_{k}", max(2, format_.width + fraction[name] - format_.f), 1))
-            m.submodules.sums = sums = Accumulate(terms, lanes=count, log2_count=self.build.log2_pixels)
+            m.submodules.sums = sums = Accumulate(
+                terms, lanes=count, log2_count=self.build.log2_pixels, masks=False
+            )
             wiring.connect(m, sums.o, wiring.flipped(self.entries))
             m.d.comb += [sums.i.valid.eq(lanes.o_valid), sums.i.payload.last.eq(group.end)]
             for (name, k), node in self._entries.items():

@@ -44,6 +44,10 @@ class Accumulate(wiring.Component):
         Order of the words on ``o`` as (name, entry), a permutation of all. Term by term, entry by entry
         if None.
 
+    masks : bool
+        False promises that from the first beat after reset on every value is 0 in a clock without ``valid``. Then
+        ``valid`` need not reach every bit of every value.
+
     Members
     -------
     i : In(Flow(StructLayout({"last": 1, name: ArrayLayout(entry, lanes), ...})))
@@ -71,6 +75,7 @@ class Accumulate(wiring.Component):
         log2_count: int = 28,
         width: int = 64,
         order: Sequence[tuple[str, int]] | None = None,
+        masks: bool = True,
     ) -> None:
         terms = tuple(terms)
         names = [name for name, _, _ in terms]
@@ -98,11 +103,12 @@ class Accumulate(wiring.Component):
         if sorted(self.words) != sorted(natural):
             raise ValueError(f"order {self.words} is no permutation of the entries {tuple(natural)}")
         self._terms = terms
+        self._masks = masks
         self._lanes = lanes
         self._widths = {name: min(width, value_width + log2_count) for name, value_width, _ in terms}
         self._levels = (lanes - 1).bit_length()
-        self.overrun_latency = 3 + self._levels
-        self.latency = 5 + self._levels
+        self.overrun_latency = 2 + self._levels
+        self.latency = 4 + self._levels
         fields: dict = {"last": 1}
         for name, value_width, entries in terms:
             lane = {"value": signed(value_width)}
@@ -120,25 +126,23 @@ class Accumulate(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        valid, last = Signal(), Signal(reset_less=True)
-        m.d.sync += [valid.eq(self.i.valid), last.eq(self.i.payload.last)]
-
-        # lasts[k]: the beat that ends a group is in stage k; masked is stage 0, each level of sums one more.
-        lasts = Signal(1 + self._levels)
-        m.d.sync += lasts.eq(Cat(valid & last, lasts[:-1]))
+        # Stage 0 are the masked values, each level of sums is one more.
+        valids, lasts = Signal(1 + self._levels), Signal(1 + self._levels)
+        m.d.sync += [
+            valids.eq(Cat(self.i.valid, valids[:-1])),
+            lasts.eq(Cat(self.i.valid & self.i.payload.last, lasts[:-1])),
+        ]
         load = Signal()  # the accumulators hold a finished group; it goes to the snapshot
         sums = {}
         for name, value_width, entries in self._terms:
-            arrived = []
-            for lane, now in enumerate(self.i.payload[name]):
-                arrived.append(Signal.like(now, name=f"{name}_{lane}_in", reset_less=True))
-                m.d.sync += arrived[lane].eq(now)
             for entry in range(entries):
                 row = []
-                for lane, beat in enumerate(arrived):
+                for lane, beat in enumerate(self.i.payload[name]):
                     masked = Signal(signed(value_width), name=f"{name}_{entry}_{lane}", reset_less=True)
-                    chosen = valid & (beat.index == entry) if entries > 1 else valid
-                    m.d.sync += masked.eq(Mux(chosen, beat.value, 0))
+                    chosen = [self.i.valid] if self._masks else []
+                    if entries > 1:
+                        chosen.append(beat.index == entry)
+                    m.d.sync += masked.eq(Mux(Cat(chosen).all(), beat.value, 0) if chosen else beat.value)
                     row.append(masked)
                 for level in range(self._levels):
                     pairs = [row[k : k + 2] for k in range(0, len(row), 2)]
@@ -153,11 +157,10 @@ class Accumulate(wiring.Component):
                     m.d.sync += [total.eq(sum(pair)) for total, pair in zip(row, pairs, strict=True)]
                 sums[name, entry] = row[0]
 
-        # The accumulators hold what the next values must not join: a finished group, or anything after reset, until
-        # the last value from before it has gone through the levels.
+        # The accumulators hold what the next group's first value must not join: the group before, or what stood in
+        # the pipeline at reset.
         restart = Signal(init=1)
-        since_reset = Signal(1 + self._levels, init=(2 << self._levels) - 1)
-        m.d.sync += [restart.eq(lasts[-1] | since_reset[-1]), since_reset.eq(since_reset << 1)]
+        m.d.sync += restart.eq(lasts[-1] | (restart & ~valids[-1]))
         accumulators = {}
         for (name, entry), total in sums.items():
             # Modulo 2**bits, which log2_count makes exact.
@@ -171,7 +174,7 @@ class Accumulate(wiring.Component):
         # places below it: each place is as wide as the widest word at or above it.
         occupied = Signal()
         left = Signal(range(len(self.words) + 1))
-        m.d.comb += self.busy.eq(valid & last | lasts.any() | load | occupied)
+        m.d.comb += self.busy.eq(lasts.any() | load | occupied)
         m.submodules.skid = skid = SkidBuffer(signed(64))
         wiring.connect(m, skid.o, wiring.flipped(self.o))
         widest = 0
