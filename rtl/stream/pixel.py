@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import Format
 
-__all__ = ["Flow", "Pixel", "Raster", "beat_layout", "check_lanes", "copies", "site_layout"]
+__all__ = ["Flow", "Pixel", "Raster", "beat_layout", "check_lanes", "site_layout"]
 
 
 @dataclass(frozen=True)
@@ -89,21 +89,6 @@ def site_layout(lanes: int) -> data.StructLayout:
     """
     check_lanes(lanes)
     return data.StructLayout({"x": 16, "y": 16, "first": 1, "eol": 1, "last": 1, "lanes": unsigned(lanes)})
-
-
-def copies(m: Module, name: str, before: Value, count: int) -> list[Signal]:
-    """``count`` enables, each ``before`` one clock later, in up to three registers: one would have to reach them all.
-
-    The registers differ in what reset does to them, since synthesis makes one register of equal ones. So in reset an
-    enable may be 1: what it enables must not matter until ticks come.
-    """
-    registers = [
-        Signal(name=f"{name}_0"),
-        Signal(name=f"{name}_1", init=1),
-        Signal(name=f"{name}_2", reset_less=True),
-    ]
-    m.d.sync += [register.eq(before) for register in registers[:count]]
-    return [registers[k % len(registers)] for k in range(count)]
 
 
 class Flow(wiring.Signature):

@@ -7,7 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import SQ
-from pullback.rtl.stream.pixel import Flow, Pixel, Raster, check_lanes, copies
+from pullback.rtl.stream.enable import enables
+from pullback.rtl.stream.pixel import Flow, Pixel, Raster, check_lanes
 from pullback.rtl.stream.ram import BlockRam
 from pullback.rtl.stream.window import edges_layout, selections
 
@@ -184,7 +185,7 @@ class Scatter(wiring.Component):
                 m.d.sync += [top.eq(top_before), bottom.eq(bottom_before)]
         sums = self._sums(self._across)
         rows = []
-        for j, step_of_row in enumerate(copies(m, "step", tick[chained - 1], 2 * r + 1)):
+        for j, step_of_row in enumerate(enables(m, "step", tick[chained - 1], 2 * r + 1)):
             partial: dict = {}
             for b in range(reach, -reach - 1, -1):
                 for lane in range(lanes):

@@ -11,8 +11,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from pullback.rtl.stream.enable import enables
 from pullback.rtl.stream.feeder import tick_layout
-from pullback.rtl.stream.pixel import Flow, Pixel, check_lanes, copies, site_layout
+from pullback.rtl.stream.pixel import Flow, Pixel, check_lanes, site_layout
 from pullback.rtl.stream.ram import BlockRam
 
 __all__ = ["BORDERS", "Edges", "Window", "border_index", "edges_layout", "selections"]
@@ -301,7 +302,7 @@ class Window(wiring.Component):
             Signal.like(column_choice.select, name=f"choice_of_{k}", reset_less=True)
             for k in range(reach + 1)
         ]
-        for j, step in enumerate(copies(m, "step", valid[1], 2 * r + 1)):
+        for j, step in enumerate(enables(m, "step", valid[1], 2 * r + 1)):
             with m.If(step):
                 row_choice.register(m, j, columns[0][j].as_value(), row_choice.select, rows)
                 m.d.sync += [
