@@ -114,9 +114,7 @@ endmodule
         ["iverilog", "-g2005", "-o", folder / "bench", "-s", "bench", *files], check=True, capture_output=True
     )
     out = subprocess.run(["vvp", "-n", folder / "bench"], check=True, capture_output=True, text=True).stdout
-    return [
-        tuple(line.split()) for line in out.splitlines() if re.fullmatch(r"[0-9a-fxX]+ [0-9a-fxX]+", line)
-    ]
+    return re.findall(r"^([0-9a-fxX]+) ([0-9a-fxX]+)$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("width", "rows"), SIZES)
