@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Shape, ShapeLike, Signal, Value
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .pixel import Flow
-from .ram import DISTRIBUTED, BlockRam
+from .ram import BlockRam, DistributedRam
 
 __all__ = ["Fifo", "FlowFifo"]
 
@@ -65,36 +64,6 @@ class _Count(wiring.Component):
         return m
 
 
-class _Ram(wiring.Component):
-    """``rows[write_row] = write_data`` and ``read_data = rows[read_row]``, at once. Ports of :class:`BlockRam`."""
-
-    def __init__(self, width: int, rows: int) -> None:
-        self.memory = Memory(shape=width, depth=rows, init=(), attrs=DISTRIBUTED)
-        row = range(max(rows, 2))
-        super().__init__(
-            {
-                "write": In(1),
-                "write_row": In(row),
-                "write_data": In(width),
-                "read_row": In(row),
-                "read_data": Out(width),
-            }
-        )
-
-    def elaborate(self, platform) -> Module:
-        m = Module()
-        m.submodules.memory = self.memory
-        write, read = self.memory.write_port(), self.memory.read_port(domain="comb")
-        m.d.comb += [
-            write.en.eq(self.write),
-            write.addr.eq(self.write_row),
-            write.data.eq(self.write_data),
-            read.addr.eq(self.read_row),
-            self.read_data.eq(read.data),
-        ]
-        return m
-
-
 class Fifo(wiring.Component):
     """``o[n] = i[n]``: up to ``depth`` beats wait inside, in order, none lost, none doubled.
 
@@ -148,7 +117,7 @@ class Fifo(wiring.Component):
             self._stored = _Count(depth)
             if depth <= self._distributed:
                 self.latency = 2
-                self._ram = _Ram(self._width, depth)
+                self._ram = DistributedRam(self._width, depth)
                 self._payload = Signal(self._width, reset_less=True)
             else:
                 # The row being read was written at least a clock ago, and a full RAM is not written: the two

@@ -1,4 +1,4 @@
-"""RAM: what synthesis is told about it, and the block RAM whose output register is its own."""
+"""RAM with a port that writes and one that reads: small in look-up tables, large in blocks with an output register."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["DISTRIBUTED", "BlockRam"]
+__all__ = ["DISTRIBUTED", "BlockRam", "DistributedRam"]
 
 DISTRIBUTED: dict[str, Any] = {"ram_style": "distributed"}
 """Look-up tables as RAM, whose output register is an ordinary one: a block RAM's is slow."""
@@ -20,6 +20,43 @@ _BLOCK: dict[str, Any] = {
     # copy of the word, and a multiplexer behind the RAM's outputs, which are slow already.
     "no_rw_check": True,
 }
+
+
+def _members(width: int, rows: int) -> dict[str, wiring.Member]:
+    if width < 1 or rows < 1:
+        raise ValueError(f"a RAM of {rows} rows of {width} bits holds nothing; give at least 1 of both")
+    row = range(max(rows, 2))
+    return {
+        "write": In(1),
+        "write_row": In(row),
+        "write_data": In(width),
+        "read_row": In(row),
+        "read_data": Out(width),
+    }
+
+
+class DistributedRam(wiring.Component):
+    """``rows[write_row] = write_data`` where ``write``; ``read_data = rows[read_row]``, at once.
+
+    Parameters, members and errors are those of :class:`BlockRam`, but for the family.
+    """
+
+    def __init__(self, width: int, rows: int) -> None:
+        super().__init__(_members(width, rows))
+        self.memory = Memory(shape=width, depth=rows, init=(), attrs=DISTRIBUTED)
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.memory = self.memory
+        write, read = self.memory.write_port(), self.memory.read_port(domain="comb")
+        m.d.comb += [
+            write.en.eq(self.write),
+            write.addr.eq(self.write_row),
+            write.data.eq(self.write_data),
+            read.addr.eq(self.read_row),
+            self.read_data.eq(read.data),
+        ]
+        return m
 
 
 class BlockRam(wiring.Component):
@@ -58,26 +95,15 @@ class BlockRam(wiring.Component):
     families = ("generic", "ecp5")
 
     def __init__(self, width: int, rows: int, *, family: str = "generic") -> None:
-        if width < 1 or rows < 1:
-            raise ValueError(f"a RAM of {rows} rows of {width} bits holds nothing; give at least 1 of both")
         if family not in self.families:
             raise ValueError(f"RAM family {family!r} is unknown; give {' or '.join(self.families)}")
+        super().__init__(_members(width, rows))
         self._family = family
         self._width, self._rows = width, rows
         # Of the generic body; attributes, because the proofs state their invariants over them.
         if family == "generic":
             self.memory = Memory(shape=width, depth=rows, init=(), attrs=_BLOCK)
         self.word = Signal(width)  # the output of the RAM itself, a clock before `read_data`
-        row = range(max(rows, 2))
-        super().__init__(
-            {
-                "write": In(1),
-                "write_row": In(row),
-                "write_data": In(width),
-                "read_row": In(row),
-                "read_data": Out(width),
-            }
-        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
