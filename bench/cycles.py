@@ -58,7 +58,9 @@ def measure(kind: str, demosaic: str, lanes: int, frames: int) -> list[dict[str,
                 "width": width,
                 "height": height,
                 "frames": frames,
+                # The last frame of all is pushed out by nobody.
                 "cycles_per_frame": cycles.per_frame,
+                "flush": int(cycles.last_out[-1] - cycles.last_out[-2] - cycles.per_frame),
                 "ideal": width * height / lanes,
                 "latency": int(cycles.first_out[0] - cycles.first_in[0]),
                 "drain": int(cycles.last_out[-1] - cycles.last_in[-1]),
@@ -81,8 +83,10 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=3, help="frames back to back (3)")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     options = parser.parse_args()
-    if options.frames < 2:
-        parser.error(f"--frames {options.frames}: one frame has no steady state; give at least 2")
+    if options.frames < 3:
+        parser.error(
+            f"--frames {options.frames}: the last one is flushed; give at least 3 to see a steady state"
+        )
     rows: list[dict[str, Any]] = []
     options.out.mkdir(parents=True, exist_ok=True)
     for demosaic in options.demosaic:

@@ -90,6 +90,7 @@ def cycles(content: list[dict[str, Any]]) -> str:
             f"{row['cycles_per_frame']:.0f}",
             f"{row['ideal']:.0f}",
             f"{row['cycles_per_frame'] - row['ideal']:+.0f}",
+            str(row["flush"]),
             str(row["latency"]),
             str(row["results_after_frame"]) if row["core"] == "vjp" else "–",
         ]
@@ -102,6 +103,7 @@ def cycles(content: list[dict[str, Any]]) -> str:
         "cycles a frame",
         "W H / P",
         "difference",
+        "flush of the last",
         "first in to first out",
         "results after",
     ]

@@ -153,10 +153,10 @@ class Cycles:
 
     @property
     def per_frame(self) -> float:
-        """Mean distance of frames at the output: the steady state. Needs two frames."""
-        if len(self.last_out) < 2:
-            raise ValueError("one frame has no steady state: run at least two")
-        return float(self.last_out[-1] - self.last_out[0]) / (len(self.last_out) - 1)
+        """Mean distance of frames at the output but for the last, which waits for its flush. Needs three frames."""
+        if len(self.last_out) < 3:
+            raise ValueError(f"{len(self.last_out)} frames have no steady state: run at least three")
+        return float(self.last_out[-2] - self.last_out[0]) / (len(self.last_out) - 2)
 
 
 @dataclass(frozen=True)
