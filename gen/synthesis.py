@@ -271,7 +271,8 @@ def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netli
 
     The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the harness is
     merged into it. Its units keep theirs too, since what crosses them comes from registers anyway, and each is mapped
-    by a yosys of its own: mapping a VJP core as one design exhausts the memory that a WebAssembly program has.
+    by a yosys of its own: yosys 0.70 in WebAssembly ends with status 1 inside ABC, without a word, when it maps a VJP
+    core in one run.
 
     The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``script.ys``,
     ``netlist.json`` and ``yosys.log``, and mapped units in its folder ``units``. Where it holds the netlist or a unit

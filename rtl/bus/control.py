@@ -62,7 +62,8 @@ class Control(wiring.Component):
     answered SLVERR, reads as 0 and does nothing. CONTROL and ACK read as 0. A sticky error that arrives in
     the clock of its clearing stays.
 
-    Latency: a read takes 9 to 11 clocks from AR to R without stalls.
+    Latency without stalls, from the clock edge that takes AR to the one that takes R: 6 clocks for a control register,
+    8 for a parameter or a result.
 
     Parameters
     ----------

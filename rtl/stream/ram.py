@@ -88,7 +88,8 @@ class BlockRam(wiring.Component):
     ValueError
         If there is no bit or no row, or the family is unknown.
 
-    Source: Lattice FPGA-TN-02204, ECP5 and ECP5-5G memory usage guide.
+    Source: addresses and strobes of the blocks as yosys 0.70 maps memories to DP16KD. Not yet checked against Lattice
+    FPGA-TN-02204, ECP5 and ECP5-5G memory usage guide, nor on a chip.
     """
 
     latency = 2

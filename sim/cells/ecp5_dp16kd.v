@@ -1,8 +1,8 @@
 // Behavioural model of Lattice's DP16KD (ECP5), for simulation only: yosys has this cell as a black box.
 //
-// 18 kbit with two ports, each with its clock, clock enable, write enable, chip select and optional output register, as
-// "ECP5 and ECP5-5G Memory Usage Guide" (FPGA-TN-02204) describes the block; rows lie where yosys' own mapping of
-// memories to this cell puts them. Modelled: widths 1, 2, 4, 9 and 18 (the row at the top of the 14 address bits; at 18
+// 18 kbit with two ports, each with its clock, clock enable, write enable, chip select and optional output register.
+// Rows and strobes lie where yosys 0.70 puts them when it maps memories to this cell; what the modes do is taken from
+// their names and not yet checked against "ECP5 and ECP5-5G Memory Usage Guide" (FPGA-TN-02204). Modelled: widths 1, 2, 4, 9 and 18 (the row at the top of the 14 address bits; at 18
 // bits ADx1 and ADx0 are the byte strobes of a write), REGMODE NOREG and OUTREG with OCE and synchronous reset,
 // WRITEMODE NORMAL (a port that writes keeps its output), power-up at 0. What one port reads of 18 bits of which the
 // other writes some in that clock is X.

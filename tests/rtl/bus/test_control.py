@@ -185,6 +185,30 @@ def test_reserved_words_read_and_load_zero_and_ignore_writes(simulate, host):
     simulate(dut, main, watch_load(dut, log))
 
 
+@pytest.mark.parametrize(
+    ("address", "clocks"), [(0x00C, 6), (PARAMETER_BASE, 8), (RESULT_BASE, 8), (RESULT_BASE + 4, 8)]
+)
+def test_a_read_takes_as_long_as_it_says(simulate, host, address, clocks):
+    dut = Control(MAP)
+
+    async def main(ctx):
+        await host(ctx, dut).settled()
+        ctx.set(dut.s_axil_rready, 1)
+        ctx.set(dut.s_axil_araddr, address)
+        ctx.set(dut.s_axil_arvalid, 1)
+        await ctx.tick().until(dut.s_axil_arready)
+        ctx.set(dut.s_axil_arvalid, 0)
+        passed = 0
+        valid = 0
+        while not valid:
+            _, _, valid = await ctx.tick().sample(dut.s_axil_rvalid)
+            passed += 1
+            assert passed < 50
+        assert passed == clocks
+
+    simulate(dut, main)
+
+
 def test_accesses_in_the_first_clocks_wait_for_the_defaults(simulate, host):
     dut = Control(MAP)
 
