@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.hdl import Fragment, Module, Mux, Signal
+from amaranth.hdl import Const, Fragment, Module, Mux, Signal, Value
 from amaranth.sim import Simulator
 
 from pullback.rtl.isp import WhiteBalance
@@ -26,7 +26,8 @@ from pullback.rtl.kernel.primitives.cut import Round, Saturate, clips
 from pullback.rtl.kernel.primitives.select import Absolute, Extremum, Where, both, either, less, where
 from pullback.rtl.numeric import SQ
 from pullback.rtl.pipeline.parameters import StageParameters
-from pullback.rtl.stream import accumulate, fifo, scatter, scatter_add, skid, window
+from pullback.rtl.stream import accumulate, fifo, indexed_accumulate, scatter, scatter_add, skid, window
+from pullback.rtl.stream.enable import enables
 from pullback.rtl.stream.feeder import Feeder
 
 from .rtl.isp import test_kernels as kernels
@@ -214,11 +215,33 @@ def transpose_at_the_bound() -> None:
     scatters.run(dut, "mirror", [(3, 3)], False, scatters.lowest, 3)
 
 
+BY_INDEX = indexed_accumulate.IndexedAccumulate
+
+
+def never(prefix: str) -> Callable[..., list[Signal]]:
+    """`enables` of which those with a prefix stay 0."""
+
+    def planted(m: Module, name: str, before: Value, count: int) -> list[Signal]:
+        return enables(m, name, Const(0) if name.startswith(prefix) else before, count)
+
+    return planted
+
+
 def sums_of_groups() -> None:
     """Accumulate against plain sums: three groups back to back."""
     dut = sums.Accumulate(sums.TERMS, log2_count=6)
-    beats, expected = sums.accumulate_case(np.random.default_rng(2), dut, sums.TERMS, 1, [30, 25, 40], 0.0)
+    beats, expected = sums.accumulate_case(np.random.default_rng(2), sums.TERMS, 1, [30, 25, 40], 0.0)
     words, dropped, _, _ = sums.run(dut, beats, sink=1.0, seed=1)
+    assert not dropped
+    sums.check(words, dropped, expected)
+
+
+def sums_by_index() -> None:
+    """IndexedAccumulate against plain sums: repeats, alternations and noise among the indices."""
+    terms = [("a", 20)]
+    dut = sums.IndexedAccumulate(terms, entries=4, log2_count=8)
+    beats, expected = sums.indexed_case(np.random.default_rng(4), terms, 4, 1, [150, 60, 90], 0.0)
+    words, dropped, _, _ = sums.run_indexed(dut, terms, beats, sink=1.0, seed=1)
     assert not dropped
     sums.check(words, dropped, expected)
 
@@ -447,6 +470,22 @@ RTL_FAULTS = {
         sums_of_groups,
     ),
     "accumulate: no restart between groups": (replaced(accumulate, "Mux", no_restart), sums_of_groups),
+    "accumulate by index: sums too narrow": (
+        replaced(sums, "IndexedAccumulate", lambda *a, **o: BY_INDEX(*a, **o | {"log2_count": 1})),
+        sums_by_index,
+    ),
+    "accumulate by index: the sum of two beats before is read from the RAM": (
+        replaced(indexed_accumulate, "enables", never("far_")),
+        sums_by_index,
+    ),
+    "accumulate by index: the sum of the beat before is read from the RAM": (
+        replaced(indexed_accumulate, "enables", never("near_")),
+        sums_by_index,
+    ),
+    "accumulate by index: a group adds to the one before": (
+        replaced(indexed_accumulate, "enables", never("first_")),
+        sums_by_index,
+    ),
     "scatter-add: the last beats' sums are read from the RAM": (
         replaced(scatter_add, "_Bank", LooksAtRamOnly),
         sums_of_a_table,

@@ -7,7 +7,7 @@ line.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -151,7 +151,7 @@ class Align(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         (name,) = self.pixel.names
-        shifted = data.StructLayout({"code": 16, "above": 1})
+        shifted = data.StructLayout({"code": 16, "above": 1})  # by up to 3
         flags = ("first", "eol", "last")
         m.submodules.skid = skid = SkidBuffer(
             data.StructLayout({"lane": data.ArrayLayout(shifted, self.lanes)} | dict.fromkeys(flags, 1))
@@ -173,13 +173,11 @@ class Align(wiring.Component):
         for lane in range(self.lanes):
             code, moved = self.i.payload.lane[lane][name], skid.i.payload.lane[lane]
             m.d.comb += moved.above.eq((code & above).any())
-            with m.Switch(shift):
-                for amount in range(9):
-                    with m.Case(amount):
-                        m.d.comb += moved.code.eq(Cat(Const(0, amount), code[: 16 - amount]))
+            m.d.comb += moved.code.eq(code << shift[:2])
             moved = skid.o.payload.lane[lane]
             # What is too large saturates: every bit that the depth fills is 1.
-            m.d.comb += self.o.payload.lane[lane][name].eq(moved.code | Mux(moved.above, filled, 0))
+            coarse = Mux(shift[3], moved.code << 8, Mux(shift[2], moved.code << 4, moved.code))
+            m.d.comb += self.o.payload.lane[lane][name].eq(coarse | Mux(moved.above, filled, 0))
         return m
 
 

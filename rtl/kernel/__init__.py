@@ -4,10 +4,10 @@ from .differentiate import jvp, vjp
 from .evaluate import evaluate
 from .graph import Graph, Node
 from .lower import Datapath, Load
-from .primitives import clips, cut, maximum, minimum, segment, select, total, where
+from .primitives import bit, clips, cut, given, maximum, minimum, segment, select, total, where
 from .trace import CFA_COLOURS, Kernel, Parameter, Site, Taps, Theta, trace
 
 __all__ = [
-    "CFA_COLOURS", "Datapath", "Graph", "Kernel", "Load", "Node", "Parameter", "Site", "Taps", "Theta", "clips",
-    "cut", "evaluate", "jvp", "maximum", "minimum", "segment", "select", "total", "trace", "vjp", "where",
+    "CFA_COLOURS", "Datapath", "Graph", "Kernel", "Load", "Node", "Parameter", "Site", "Taps", "Theta", "bit", "clips",
+    "cut", "evaluate", "given", "jvp", "maximum", "minimum", "segment", "select", "total", "trace", "vjp", "where",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from ..stream.scatter import Scatter
 from ..stream.scatter_add import ScatterAdd
 from ..stream.window import Edges, Window
 from .build import Build
+from .entry_sums import EntrySums
 from .forward import depth_for, tap_label, tap_values
 from .group import GroupEnd
 from .lanes import Lanes
@@ -105,13 +106,15 @@ class AdjointUnit(wiring.Component):
         else:
             exact = {c: pullback.taps.get((c, 0, 0), zero) for c in stage.i.names}
             nodes |= _with_cut(exact, stage.cotangent)
-        self._entries = {
-            (name, k): pullback.entries.get((name, k), zero)
+        self._sums = {
+            name: EntrySums(
+                name, [pullback.entries.get((name, k), zero) for k in range(parameter.entries)], build
+            )
             for name, parameter in stage.parameters.items()
             if not parameter.table
-            for k in range(parameter.entries)
         }
-        nodes |= {f"{name}_{k}_bar": node for (name, k), node in self._entries.items()}
+        for sums in self._sums.values():
+            nodes |= sums.nodes
         for n, contribution in enumerate(pullback.tables):
             nodes[f"table_{n}_value"] = contribution.value
             nodes[f"table_{n}_index"] = contribution.index
@@ -159,7 +162,6 @@ class AdjointUnit(wiring.Component):
             self.latency += self._sum_latency + self._scatter.latency + self._cut.latency
         self._in_flight = self.latency + self._feeder.margin
 
-        self._tables = [name for name, parameter in stage.parameters.items() if parameter.table]
         members = {
             "i": In(stream.Signature(beat_layout(self.i_pixel, build.lanes))),
             "o": Out(stream.Signature(beat_layout(self.o_pixel, build.lanes))),
@@ -174,17 +176,19 @@ class AdjointUnit(wiring.Component):
         }
         if self.taped is not None:
             members["tape"] = In(stream.Signature(beat_layout(self.taped, build.lanes)))
-        if self._entries:
-            members["entries"] = Out(stream.Signature(signed(64)))
-        for name in self._tables:
-            members[name] = Out(stream.Signature(signed(64)))
+        for name in stage.parameters:
+            members[f"{name}_bar"] = Out(stream.Signature(signed(64)))
         super().__init__(members)
 
     @property
     def results(self) -> list:
         """The streams of parameter cotangents with their numbers of words, in the order of declaration."""
-        found = [(self.entries, len(self._entries))] if self._entries else []
-        return found + [(getattr(self, name), self.stage.parameters[name].entries) for name in self._tables]
+        return [(getattr(self, f"{name}_bar"), p.entries) for name, p in self.stage.parameters.items()]
+
+    @property
+    def pauses(self) -> int:
+        """Clocks without a word while the results are streamed out, at most."""
+        return sum(sums.pauses for sums in self._sums.values())
 
     @property
     def memory_bits(self) -> int:
@@ -234,7 +238,7 @@ class AdjointUnit(wiring.Component):
         has_count = "saturated" in out.outputs[0]
         width = len(out.outputs[0]["saturated"]) + 1 if has_count else 2
         m.submodules.saturated = saturated = Accumulate(
-            [("saturated", width, 1)], lanes=self.build.lanes, log2_count=self.build.log2_pixels
+            [("saturated", width)], lanes=self.build.lanes, log2_count=self.build.log2_pixels
         )
         wiring.connect(m, saturated.o, wiring.flipped(self.counted))
         m.d.comb += [saturated.i.valid.eq(out.o_valid), saturated.i.payload.last.eq(group.end)]
@@ -242,9 +246,7 @@ class AdjointUnit(wiring.Component):
             for channel in stage.i.names:
                 m.d.comb += beat.lane[p][channel].eq(Mux(site.lanes[p], outputs[f"{channel}_bar"], 0))
             if has_count:
-                m.d.comb += saturated.i.payload.saturated[p].value.eq(
-                    Mux(site.lanes[p], outputs["saturated"], 0)
-                )
+                m.d.comb += saturated.i.payload.saturated[p].eq(Mux(site.lanes[p], outputs["saturated"], 0))
         m.d.comb += self.overrun.eq(saturated.overrun | self._dropped)
         return m
 
@@ -347,7 +349,7 @@ class AdjointUnit(wiring.Component):
 
     def _reduce(self, m: Module) -> None:
         """Parameter contributions into accumulators and tables."""
-        lanes, count = self.lanes, self.build.lanes
+        lanes = self.lanes
         m.submodules.parameter_group = group = GroupEnd()
         m.d.comb += [
             group.beat.eq(lanes.o_valid),
@@ -355,31 +357,15 @@ class AdjointUnit(wiring.Component):
             group.frames.eq(self.frames),
         ]
         dropped = []
-        if self._entries:
-            # Every entry of a parameter in the same units, those of its most precise contribution.
-            fraction = {
-                name: max(node.f for (parameter, _), node in self._entries.items() if parameter == name)
-                for name, _ in self._entries
-            }
-            terms = []
-            for (name, k), node in self._entries.items():
-                format_ = _covering([node], 1)
-                terms.append((f"{name}_{k}", max(2, format_.width + fraction[name] - format_.f), 1))
-            m.submodules.sums = sums = Accumulate(
-                terms, lanes=count, log2_count=self.build.log2_pixels, masks=False
-            )
-            wiring.connect(m, sums.o, wiring.flipped(self.entries))
-            m.d.comb += [sums.i.valid.eq(lanes.o_valid), sums.i.payload.last.eq(group.end)]
-            for (name, k), node in self._entries.items():
-                for p in range(count):
-                    value = lanes.outputs[p][f"{name}_{k}_bar"] << (fraction[name] - node.f)
-                    m.d.comb += sums.i.payload[f"{name}_{k}"][p].value.eq(value)
-            dropped.append(sums.overrun)
-        for name in self._tables:
-            table = self._table(m, name)
-            wiring.connect(m, table.o, wiring.flipped(getattr(self, name)))
-            m.d.comb += [table.i.valid.eq(lanes.o_valid), table.i.payload.last.eq(group.end)]
-            dropped.append(table.overrun)
+        for name, parameter in self.stage.parameters.items():
+            o = getattr(self, f"{name}_bar")
+            if parameter.table:
+                table = self._table(m, name)
+                wiring.connect(m, table.o, wiring.flipped(o))
+                m.d.comb += [table.i.valid.eq(lanes.o_valid), table.i.payload.last.eq(group.end)]
+                dropped.append(table.overrun)
+            else:
+                dropped.append(self._sums[name].connect(m, name, lanes, group.end, o))
         self._dropped = Cat(dropped).any() if dropped else Value.cast(0)
 
     def _table(self, m: Module, name: str) -> ScatterAdd:

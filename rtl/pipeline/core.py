@@ -25,6 +25,7 @@ from ..bus.control import Control
 from ..stream.fork import Fork
 from ..stream.framer import Framer
 from ..stream.pixel import Pixel, beat_layout
+from ..stream.skid import SkidBuffer
 from ..stream.tape import Tape
 from .adjoint import AdjointUnit
 from .build import Build
@@ -42,6 +43,10 @@ COTANGENT_CONTAINER = 24
 
 SETTLE = 16
 """Clocks in which everything that is pipelined between the control plane and the units has arrived."""
+
+
+BETWEEN = 14
+"""Clocks that a beat may spend between two units, in the FIFO of the one and on the way into the other."""
 
 
 def container(pixel: Pixel) -> int:
@@ -130,7 +135,7 @@ class Core(wiring.Component):
         radii = [stage.radius for stage in self.pipeline.stages[index + 1 :]]
         columns = 2 * sum(-(-radius // self.build.lanes) for radius in radii)
         turning = self.loss.latency if self.loss is not None else 0
-        waiting = sum(unit.latency + 12 for unit in between) + turning + 12
+        waiting = sum(unit.latency + BETWEEN for unit in between) + turning + BETWEEN
         return self.pipeline.lines_behind(index) * self.build.max_beats + columns + waiting
 
     def memory(self) -> dict[str, int]:
@@ -193,8 +198,9 @@ class Core(wiring.Component):
         layout = beat_layout(self.pipeline.i, self.build.lanes)
         raw = self._input(m, control, "raw", self.pipeline.i, container(self.pipeline.i))
         lines = sum(2 * stage.radius for stage in self.pipeline)
-        latencies = sum(unit.latency + 12 for _, unit in self._units())
-        m.submodules.gate = gate = Gate(layout, lag_lines=lines, cover=self.map.result_words + latencies + 64)
+        latencies = sum(unit.latency + BETWEEN for _, unit in self._units())
+        read_out = self.map.result_words + sum(unit.pauses for unit in self.adjoint)
+        m.submodules.gate = gate = Gate(layout, lag_lines=lines, cover=read_out + latencies + 64)
         begun = raw.o
         if Align.takes(self.pipeline.i):
             m.submodules.align = align = Align(self.pipeline.i, lanes=self.build.lanes)
@@ -222,7 +228,7 @@ class Core(wiring.Component):
         stream_ = gate.o
         for k, unit in enumerate(self.forward):
             stream_ = self._taped(m, k, stream_)
-            wiring.connect(m, stream_, unit.i)
+            _link(m, self.pipeline.stages[k].name, stream_, unit.i)
             stream_ = unit.o
 
         outputs = [name for name, wanted in (("picture", self._picture), ("loss", self._vjp)) if wanted]
@@ -232,7 +238,7 @@ class Core(wiring.Component):
             if name == "picture":
                 self._output(m, control, "picture", self.pipeline.o, container(self.pipeline.o), branch)
             elif self.loss is not None:
-                wiring.connect(m, branch, self.loss.i)
+                _link(m, "loss", branch, self.loss.i)
         errors = [raw]
         if self._vjp:
             errors += self._pull_back(m, control, gate, raw)
@@ -267,7 +273,7 @@ class Core(wiring.Component):
         for p in range(count):
             for channel in unit.taped.names:
                 m.d.comb += tape.i.payload.lane[p][channel].eq(branch.payload.lane[p][channel])
-        wiring.connect(m, tape.o, unit.tape)
+        _link(m, f"{stage.name}_tape", tape.o, unit.tape)
         return fork.o[0]
 
     def _pull_back(self, m: Module, control: Control, gate: Gate, raw: Framer) -> list[Framer]:
@@ -297,12 +303,12 @@ class Core(wiring.Component):
             m.d.comb += framer.hold.eq(
                 control.hold | (ahead == 0) | (framer.o.valid & framer.o.payload.first)
             )
-            wiring.connect(m, framer.o, port)
+            _link(m, name, framer.o, port)
             framers.append(framer)
 
         cotangent = loss.o
-        for unit in reversed(self.adjoint):
-            wiring.connect(m, cotangent, unit.i)
+        for stage, unit in reversed(list(zip(self.pipeline, self.adjoint, strict=True))):
+            _link(m, f"{stage.name}_cotangent", cotangent, unit.i)
             cotangent = unit.o
         self._output(m, control, "gradient", self.adjoint[0].o_pixel, COTANGENT_CONTAINER, cotangent)
         return framers
@@ -339,6 +345,13 @@ class Core(wiring.Component):
         for signal in ("tdata", "tvalid", "tuser", "tlast"):
             m.d.comb += getattr(self, f"m_axis_{name}_{signal}").eq(getattr(pack, signal))
         m.d.comb += pack.tready.eq(getattr(self, f"m_axis_{name}_tready"))
+
+
+def _link(m: Module, name: str, source: Any, sink: Any) -> None:
+    """Connects two units through a skid buffer: each then decides by registers, not by what the other decides."""
+    m.submodules[f"{name}_link"] = link = SkidBuffer(source.payload.shape())
+    wiring.connect(m, source, link.i)
+    wiring.connect(m, link.o, sink)
 
 
 def _plain(members: dict) -> dict:

@@ -152,7 +152,7 @@ class ForwardUnit(wiring.Component):
         count = lanes.outputs[0].get("saturated")
         width = (len(count) if count is not None else 1) + 1
         m.submodules.saturated = saturated = Accumulate(
-            [("saturated", width, 1)], lanes=self.build.lanes, log2_count=self.build.log2_pixels
+            [("saturated", width)], lanes=self.build.lanes, log2_count=self.build.log2_pixels
         )
         wiring.connect(m, saturated.o, wiring.flipped(self.results))
         m.d.comb += [
@@ -162,7 +162,5 @@ class ForwardUnit(wiring.Component):
         ]
         for p, outputs in enumerate(lanes.outputs):
             if count is not None:
-                m.d.comb += saturated.i.payload.saturated[p].value.eq(
-                    Mux(site.lanes[p], outputs["saturated"], 0)
-                )
+                m.d.comb += saturated.i.payload.saturated[p].eq(Mux(site.lanes[p], outputs["saturated"], 0))
         return m

@@ -184,7 +184,7 @@ class LossUnit(wiring.Component):
         terms = [name for name in ("loss", "saturated") if name in lanes.outputs[0]]
         m.submodules.sums = sums = Accumulate(
             [
-                (name, len(lanes.outputs[0][name]) + 1 if name in terms else 2, 1)
+                (name, len(lanes.outputs[0][name]) + 1 if name in terms else 2)
                 for name in ("loss", "saturated")
             ],
             lanes=self.build.lanes,
@@ -201,5 +201,5 @@ class LossUnit(wiring.Component):
             for channel in self.pixel.names:
                 m.d.comb += beat.lane[p][channel].eq(Mux(inside, outputs[channel], 0))
             for name in terms:
-                m.d.comb += sums.i.payload[name][p].value.eq(Mux(inside, outputs[name], 0))
+                m.d.comb += sums.i.payload[name][p].eq(Mux(inside, outputs[name], 0))
         return m

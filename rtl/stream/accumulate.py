@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,11 +15,10 @@ __all__ = ["Accumulate"]
 
 
 class Accumulate(wiring.Component):
-    """``sum[term][k] = sum of value over all lanes and beats of a group with index k``, exact.
+    """``sum[term] = sum of value over all lanes and beats of a group``, exact.
 
-    Each beat adds, for every term and lane, ``value`` to the sum chosen by ``index``; a beat with ``last``
-    ends the group: its sums, that beat included, are set aside and streamed out on ``o`` as 64-bit signed
-    words while the next beat already starts from 0. No clock is lost between groups.
+    A beat with ``last`` ends the group: its sums, that beat included, are set aside and streamed out on ``o`` as
+    64-bit signed words, term by term, while the next beat already starts from 0. No clock is lost between groups.
 
     A group that ends while the words of an earlier one are still being streamed out is dropped: ``overrun``
     pulses, the earlier words stay as they are, and the group after it is exact again. So every group ends
@@ -30,29 +29,23 @@ class Accumulate(wiring.Component):
 
     Parameters
     ----------
-    terms : sequence of (str, int, int)
-        Name, width of the signed value in bits, and number of entries. Every entry is an accumulator in
-        registers, so entries are few (a CFA's four colours): a table belongs into ``ScatterAdd``.
+    terms : sequence of (str, int)
+        Name and width of the signed value in bits. Every term is an accumulator in registers: sums chosen by an
+        index belong into ``IndexedAccumulate`` or, for a table, ``ScatterAdd``.
     lanes : int
         Values per term and beat. A lane outside the picture brings value 0.
     log2_count : int
-        Each entry receives at most ``2**log2_count`` values in a group. An accumulator has
+        Each sum receives at most ``2**log2_count`` values in a group. An accumulator has
         ``value width + log2_count`` bits, at most ``width``.
     width : int
         Most bits of an accumulator, at most 64.
-    order : sequence of (str, int) or None
-        Order of the words on ``o`` as (name, entry), a permutation of all. Term by term, entry by entry
-        if None.
-
     masks : bool
         False promises that from the first beat after reset on every value is 0 in a clock without ``valid``. Then
         ``valid`` need not reach every bit of every value.
 
     Members
     -------
-    i : In(Flow(StructLayout({"last": 1, name: ArrayLayout(entry, lanes), ...})))
-        ``entry = StructLayout({"value": signed(value width), "index": range(entries)})``; ``index`` is there
-        only for terms with several entries, and an index beyond them adds nothing.
+    i : In(Flow(StructLayout({"last": 1, name: ArrayLayout(signed(value width), lanes), ...})))
         ``last`` counts only with ``valid``.
     o : Out(stream.Signature(signed(64)))
     overrun : Out(1)
@@ -63,24 +56,23 @@ class Accumulate(wiring.Component):
     Raises
     ------
     ValueError
-        If there are no terms or lanes, a name is not usable or not unique, a term has no entry, a value or
-        the accumulators do not fit, or ``order`` is not a permutation.
+        If there are no terms or lanes, a name is not usable or not unique, or a value or the accumulators do not
+        fit.
     """
 
     def __init__(
         self,
-        terms: Sequence[tuple[str, int, int]],
+        terms: Sequence[tuple[str, int]],
         *,
         lanes: int = 1,
         log2_count: int = 28,
         width: int = 64,
-        order: Sequence[tuple[str, int]] | None = None,
         masks: bool = True,
     ) -> None:
         terms = tuple(terms)
-        names = [name for name, _, _ in terms]
+        names = [name for name, _ in terms]
         if not terms:
-            raise ValueError("no terms; give at least one (name, value width, entries)")
+            raise ValueError("no terms; give at least one (name, value width)")
         if lanes < 1:
             raise ValueError(f"lanes {lanes} is too few; give at least 1")
         if not 1 <= width <= 64:
@@ -89,32 +81,22 @@ class Accumulate(wiring.Component):
             raise ValueError(
                 f"log2_count {log2_count} is negative; give the logarithm of the values per group"
             )
-        for name, value_width, entries in terms:
+        for name, value_width in terms:
             if name == "last" or not name.isidentifier() or names.count(name) > 1:
                 raise ValueError(
                     f"term name {name!r} is taken or no identifier; terms are {', '.join(names)}"
                 )
             if not 1 <= value_width <= width:
                 raise ValueError(f"term {name} has values of {value_width} bits; give 1 to {width}")
-            if entries < 1:
-                raise ValueError(f"term {name} has {entries} entries; give at least 1")
-        natural = [(name, entry) for name, _, entries in terms for entry in range(entries)]
-        self.words = tuple(natural if order is None else order)
-        if sorted(self.words) != sorted(natural):
-            raise ValueError(f"order {self.words} is no permutation of the entries {tuple(natural)}")
         self._terms = terms
         self._masks = masks
         self._lanes = lanes
-        self._widths = {name: min(width, value_width + log2_count) for name, value_width, _ in terms}
+        self._widths = {name: min(width, value_width + log2_count) for name, value_width in terms}
         self._levels = (lanes - 1).bit_length()
         self.overrun_latency = 2 + self._levels
         self.latency = 4 + self._levels
         fields: dict = {"last": 1}
-        for name, value_width, entries in terms:
-            lane = {"value": signed(value_width)}
-            if entries > 1:
-                lane["index"] = Shape.cast(range(entries))
-            fields[name] = data.ArrayLayout(data.StructLayout(lane), lanes)
+        fields |= {name: data.ArrayLayout(signed(value_width), lanes) for name, value_width in terms}
         super().__init__(
             {
                 "i": In(Flow(data.StructLayout(fields))),
@@ -134,63 +116,55 @@ class Accumulate(wiring.Component):
         ]
         load = Signal()  # the accumulators hold a finished group; it goes to the snapshot
         sums = {}
-        for name, value_width, entries in self._terms:
-            for entry in range(entries):
-                row = []
-                for lane, beat in enumerate(self.i.payload[name]):
-                    masked = Signal(signed(value_width), name=f"{name}_{entry}_{lane}", reset_less=True)
-                    chosen = [self.i.valid] if self._masks else []
-                    if entries > 1:
-                        chosen.append(beat.index == entry)
-                    m.d.sync += masked.eq(Mux(Cat(chosen).all(), beat.value, 0) if chosen else beat.value)
-                    row.append(masked)
-                for level in range(self._levels):
-                    pairs = [row[k : k + 2] for k in range(0, len(row), 2)]
-                    row = [
-                        Signal(
-                            signed(value_width + level + 1),
-                            name=f"{name}_{entry}_sum{level}_{k}",
-                            reset_less=True,
-                        )
-                        for k in range(len(pairs))
-                    ]
-                    m.d.sync += [total.eq(sum(pair)) for total, pair in zip(row, pairs, strict=True)]
-                sums[name, entry] = row[0]
+        for name, value_width in self._terms:
+            row = []
+            for lane, value in enumerate(self.i.payload[name]):
+                masked = Signal(signed(value_width), name=f"{name}_{lane}", reset_less=True)
+                m.d.sync += masked.eq(Mux(self.i.valid, value, 0) if self._masks else value)
+                row.append(masked)
+            for level in range(self._levels):
+                pairs = [row[k : k + 2] for k in range(0, len(row), 2)]
+                row = [
+                    Signal(signed(value_width + level + 1), name=f"{name}_sum{level}_{k}", reset_less=True)
+                    for k in range(len(pairs))
+                ]
+                m.d.sync += [total.eq(sum(pair)) for total, pair in zip(row, pairs, strict=True)]
+            sums[name] = row[0]
 
         # The accumulators hold what the next group's first value must not join: the group before, or what stood in
         # the pipeline at reset.
         restart = Signal(init=1)
         m.d.sync += restart.eq(lasts[-1] | (restart & ~valids[-1]))
         accumulators = {}
-        for (name, entry), total in sums.items():
+        for name, total in sums.items():
             # Modulo 2**bits, which log2_count makes exact.
-            accumulator = Signal(
-                signed(self._widths[name]), name=f"{name}_{entry}_accumulator", reset_less=True
-            )
+            accumulator = Signal(signed(self._widths[name]), name=f"{name}_accumulator", reset_less=True)
             m.d.sync += accumulator.eq(Mux(restart, 0, accumulator) + total)
-            accumulators[name, entry] = accumulator
+            accumulators[name] = accumulator
 
         # The snapshot is a shift chain, so that no multiplexer spans the words. Word k passes through the
         # places below it: each place is as wide as the widest word at or above it.
         occupied = Signal()
-        left = Signal(range(len(self.words) + 1))
+        left = Signal(range(len(self._terms) + 1))
         m.d.comb += self.busy.eq(lasts.any() | load | occupied)
         m.submodules.skid = skid = SkidBuffer(signed(64))
         wiring.connect(m, skid.o, wiring.flipped(self.o))
         widest = 0
         chain = []
-        for name, entry in reversed(self.words):
+        for name in reversed(accumulators):
             widest = max(widest, self._widths[name])
-            chain.insert(0, Signal(signed(widest), name=f"{name}_{entry}_snapshot", reset_less=True))
+            chain.insert(0, Signal(signed(widest), name=f"{name}_snapshot", reset_less=True))
         shift = occupied & skid.i.ready
         m.d.comb += [skid.i.valid.eq(occupied), skid.i.payload.eq(chain[0])]
-        for place, word, after in zip(chain, self.words, [*chain[1:], chain[-1]], strict=True):
+        for place, accumulator, after in zip(
+            chain, accumulators.values(), [*chain[1:], chain[-1]], strict=True
+        ):
             with m.If(load):
-                m.d.sync += place.eq(accumulators[word])
+                m.d.sync += place.eq(accumulator)
             with m.Elif(shift):
                 m.d.sync += place.eq(after)
         with m.If(load):
-            m.d.sync += [occupied.eq(1), left.eq(len(self.words) - 1)]
+            m.d.sync += [occupied.eq(1), left.eq(len(self._terms) - 1)]
         with m.Elif(shift):
             m.d.sync += [occupied.eq(left != 0), left.eq(left - 1)]
         m.d.sync += [

@@ -8,6 +8,7 @@ from .select import (
     both,
     either,
     equal,
+    given,
     inverse,
     less,
     less_equal,
@@ -20,7 +21,7 @@ from .source import constant_like
 from .table import segment
 
 __all__ = [
-    "ClipMode", "absolute", "add", "bit", "both", "clips", "constant_like", "cut", "either", "equal", "inverse",
-    "less", "less_equal", "maximum", "minimum", "mul", "neg", "segment", "select", "shift", "sub", "total",
-    "where",
+    "ClipMode", "absolute", "add", "bit", "both", "clips", "constant_like", "cut", "either", "equal", "given",
+    "inverse", "less", "less_equal", "maximum", "minimum", "mul", "neg", "segment", "select", "shift", "sub",
+    "total", "where",
 ]  # fmt: skip

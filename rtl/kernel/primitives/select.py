@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from .base import Delay, Primitive
 from .source import constant_like
 
 __all__ = [
-    "absolute", "bit", "both", "either", "equal", "inverse", "less", "less_equal", "maximum", "minimum",
+    "absolute", "bit", "both", "either", "equal", "given", "inverse", "less", "less_equal", "maximum", "minimum",
     "select", "where",
 ]  # fmt: skip
 
@@ -298,6 +299,16 @@ def where(condition: Node, a: Any, b: Any) -> Node:
                 return where(inner[0], where(condition, inner[1], 0), where(condition, inner[2], 0))
             return where(inner[0], where(condition, 0, inner[1]), where(condition, 0, inner[2]))
     return condition.graph.node(Where(), (condition, a, b))
+
+
+def given(node: Node, known: Mapping[int, int]) -> Node:
+    """The value where conditions, by their node indices, have known values: selections by them are decided."""
+    if not isinstance(node.primitive, Where):
+        return node
+    condition, a, b = node.arguments
+    if condition.index in known:
+        return given(a if known[condition.index] else b, known)
+    return where(condition, given(a, known), given(b, known))
 
 
 def select(index: Node, choices: list[Any]) -> Node:

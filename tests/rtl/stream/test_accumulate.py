@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""Accumulate and ScatterAdd against plain sums: gaps, groups back to back, extremes, stalls, overruns."""
+"""Accumulate, IndexedAccumulate, ScatterAdd against plain sums: gaps, groups back to back, ends of range, overruns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from pullback.rtl.stream.accumulate import Accumulate
+from pullback.rtl.stream.indexed_accumulate import IndexedAccumulate
 from pullback.rtl.stream.scatter_add import ScatterAdd
 
 
@@ -17,8 +18,19 @@ def extreme(rng, width: int) -> int:
     return int(rng.choice([lo, hi, -1, 0, int(rng.integers(lo, hi, endpoint=True))]))
 
 
-def run(dut, beats: list, *, sink: float, seed: int, busy_stops_last: bool = False, start: int = 0):
+def run(
+    dut,
+    beats: list,
+    *,
+    sink: float,
+    seed: int,
+    busy_stops_last: bool = False,
+    start: int = 0,
+    gap: dict | None = None,
+):
     """Feeds beats (a payload or None for a gap) from clock `start` on; returns the words in groups' order.
+
+    In a clock without a beat the payload is `gap`, or what was there before with `last` now and then.
 
     Returns the words taken, the groups that an overrun named, the clocks of the groups' last beats, and the
     clocks from a `last` to `o.valid` whenever words begin to come.
@@ -36,10 +48,12 @@ def run(dut, beats: list, *, sink: float, seed: int, busy_stops_last: bool = Fal
                 beat = next(feed, None)
             held = busy_stops_last and beat and beat["last"] and busy
             ctx.set(dut.i.valid, bool(beat) and not held)
-            if beat:
+            if beat and (not held or gap is None):
                 ctx.set(dut.i.payload, beat)
                 if beat["last"] and not held:
                     ends.append(clock)
+            elif gap is not None:
+                ctx.set(dut.i.payload, gap)
             elif rng.random() < 0.5:
                 ctx.set(dut.i.payload.last, 1)  # means nothing without valid
             if not held and beat and beat["last"]:
@@ -73,28 +87,22 @@ def check(words: list, dropped: list, expected: list):
     assert words == want
 
 
-TERMS = [("offset", 18, 1), ("gain", 34, 4), ("flag", 2, 3), ("wide", 40, 2)]
+TERMS = [("offset", 18), ("gain", 34), ("flag", 2), ("wide", 40)]
 
 
-def accumulate_case(rng, dut, terms, lanes: int, lengths: list[int], gap: float):
+def accumulate_case(rng, terms, lanes: int, lengths: list[int], gap: float):
     beats, expected = [], []
     for length in lengths:
-        sums = {(name, entry): 0 for name, _, entries in terms for entry in range(entries)}
-        fixed = {name: int(rng.integers(0, entries)) for name, _, entries in terms}
+        sums = dict.fromkeys((name for name, _ in terms), 0)
         for n in range(length):
             while rng.random() < gap:
                 beats.append(None)
             beat = {"last": int(n == length - 1)}
-            for name, width, entries in terms:
-                beat[name] = []
-                for _ in range(lanes):
-                    value = extreme(rng, width)
-                    # Runs of one index, alternation and noise.
-                    index = (fixed[name], n % entries, int(rng.integers(0, entries)))[n // 7 % 3]
-                    beat[name].append({"value": value} | ({"index": index} if entries > 1 else {}))
-                    sums[name, index if entries > 1 else 0] += value
+            for name, width in terms:
+                beat[name] = [extreme(rng, width) for _ in range(lanes)]
+                sums[name] += sum(beat[name])
             beats.append(beat)
-        expected.append([sums[word] for word in dut.words])
+        expected.append(list(sums.values()))
     return beats, expected
 
 
@@ -103,8 +111,7 @@ def accumulate_case(rng, dut, terms, lanes: int, lengths: list[int], gap: float)
 def test_accumulate_groups_back_to_back(lanes, gap, sink):
     rng = np.random.default_rng(lanes)
     dut = Accumulate(TERMS, lanes=lanes)
-    lengths = [40, 31, 50, 12, 33]
-    beats, expected = accumulate_case(rng, dut, TERMS, lanes, lengths, gap)
+    beats, expected = accumulate_case(rng, TERMS, lanes, [40, 31, 50, 12, 33], gap)
     words, dropped, _, waited = run(dut, beats, sink=sink, seed=lanes)
     check(words, dropped, expected)
     if gap == 0.0:
@@ -116,23 +123,104 @@ def test_accumulate_groups_back_to_back(lanes, gap, sink):
 def test_accumulate_short_groups_and_slow_consumer(stop):
     rng = np.random.default_rng(5)
     dut = Accumulate(TERMS, lanes=2)
-    beats, expected = accumulate_case(rng, dut, TERMS, 2, [1, 1, 2, 1, 30, 1, 1, 9, 5, 60, 3], 0.2)
+    beats, expected = accumulate_case(rng, TERMS, 2, [1, 1, 2, 1, 30, 1, 1, 9, 5, 60, 3], 0.2)
     words, dropped, _, _ = run(dut, beats, sink=0.3, seed=8, busy_stops_last=stop)
     check(words, dropped, expected)
     assert (not dropped) == stop
 
 
-def test_accumulate_order_and_width():
-    terms = [("a", 5, 2), ("b", 30, 1)]
-    order = [("a", 1), ("b", 0), ("a", 0)]
-    dut = Accumulate(terms, order=order, log2_count=3)
-    assert dut.words == tuple(order)
-    low = {"last": 0, "a": [{"value": -16, "index": 1}], "b": [{"value": -(1 << 29)}]}
-    high = {"last": 0, "a": [{"value": 15, "index": 0}], "b": [{"value": (1 << 29) - 1}]}
+def test_accumulate_width():
+    dut = Accumulate([("a", 5), ("b", 30)], log2_count=3)
+    low = {"last": 0, "a": [-16], "b": [-(1 << 29)]}
+    high = {"last": 0, "a": [15], "b": [(1 << 29) - 1]}
     beats = [low] * 7 + [low | {"last": 1}] + [None] * 10 + [high] * 7 + [high | {"last": 1}]
     words, dropped, _, _ = run(dut, beats, sink=1.0, seed=0)
     assert dropped == []
-    assert words == [-128, -(1 << 32), 0, 0, (1 << 32) - 8, 120]
+    assert words == [-128, -(1 << 32), 120, (1 << 32) - 8]
+
+
+def indexed_case(rng, terms, entries: int, lanes: int, lengths: list[int], gap: float):
+    """Beats of which some indices lie beyond the entries, and gaps whose index is noise."""
+    rows = 1 << (entries - 1).bit_length()
+    beats, expected = [], []
+    for length in lengths:
+        sums = {(entry, name): 0 for entry in range(entries) for name, _ in terms}
+        fixed = int(rng.integers(0, entries))
+        used = [int(k) for k in rng.permutation(entries)[: int(rng.integers(1, entries + 1))]]
+        for n in range(length):
+            while rng.random() < gap:
+                beats.append(None)
+            beat = {"last": int(n == length - 1), "index": [], **{name: [] for name, _ in terms}}
+            for _ in range(lanes):
+                # Runs of one index, alternations of two and three, all that this group uses, noise.
+                patterns = (fixed, n % 2, n % 3 % entries, used[n % len(used)], int(rng.integers(0, rows)))
+                index = patterns[n // 7 % len(patterns)]
+                beat["index"].append(index)
+                for name, width in terms:
+                    value = extreme(rng, width)
+                    beat[name].append(value)
+                    if index < entries:
+                        sums[index, name] += value
+            beats.append(beat)
+        expected.append(list(sums.values()))
+    return beats, expected
+
+
+def run_indexed(dut, terms, beats, **how):
+    """As `run`; a gap keeps the contract that values are 0, with an index of its own."""
+    lanes = len(beats[-1]["index"])
+    gap = {"index": [1] * lanes, "last": 1} | {name: [0] * lanes for name, _ in terms}
+    return run(dut, beats, gap=gap, **how)
+
+
+@pytest.mark.parametrize("entries", [2, 3, 4, 8])
+@pytest.mark.parametrize("lanes", [1, 2, 3, 4])
+@pytest.mark.parametrize(("gap", "sink"), [(0.0, 1.0), (0.5, 0.5)])
+def test_indexed_accumulate_groups_back_to_back(entries, lanes, gap, sink):
+    rng = np.random.default_rng(lanes)
+    dut = IndexedAccumulate(TERMS, entries=entries, lanes=lanes)
+    least = entries * (len(TERMS) + dut.pause) + dut.latency
+    lengths = [least, least + 31, least + 1, least + 60, least]
+    beats, expected = indexed_case(rng, TERMS, entries, lanes, lengths, gap)
+    words, dropped, _, waited = run_indexed(dut, TERMS, beats, sink=sink, seed=lanes)
+    check(words, dropped, expected)
+    if gap == 0.0:
+        assert dropped == []
+        assert waited[::entries] == [dut.latency] * len(lengths)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_indexed_accumulate_short_groups_and_slow_consumer(stop):
+    terms = [("a", 5), ("b", 30)]
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        dut = IndexedAccumulate(terms, entries=4, lanes=1 + seed % 2)
+        lengths = [1, 1, 2, 1, 30, 1, 1, 3, 9, 1, 5, 60, 3, 1, 2, 2]
+        beats, expected = indexed_case(rng, terms, 4, 1 + seed % 2, lengths, (0.0, 0.2)[seed % 2])
+        words, dropped, _, _ = run_indexed(dut, terms, beats, sink=0.3, seed=8, busy_stops_last=stop)
+        check(words, dropped, expected)
+        assert (not dropped) == stop
+
+
+def test_indexed_accumulate_before_the_first_beat():
+    """What stands in the pipeline at reset adds to nothing."""
+    dut = IndexedAccumulate([("a", 8)], entries=4)
+    rng = np.random.default_rng(1)
+    beats, expected = indexed_case(rng, [("a", 8)], 4, 1, [40, 3, 50], 0.0)
+    junk = {"index": [2], "last": 1, "a": [77]}
+    words, dropped, _, _ = run(dut, beats, sink=1.0, seed=0, start=9, gap=junk)
+    assert 1 in dropped
+    check(words, dropped, expected)
+
+
+def test_indexed_accumulate_width():
+    dut = IndexedAccumulate([("a", 5), ("b", 30)], entries=2, log2_count=3)
+    low = {"last": 0, "index": [1], "a": [-16], "b": [-(1 << 29)]}
+    high = {"last": 0, "index": [0], "a": [15], "b": [(1 << 29) - 1]}
+    beats = [low] * 7 + [low | {"last": 1}] + [None] * 20 + [high] * 7 + [high | {"last": 1}]
+    words, dropped, _, _ = run_indexed(dut, [("a", 5), ("b", 30)], beats, sink=1.0, seed=0)
+    assert dropped == []
+    assert words == [0, 0, -128, -(1 << 32), 120, (1 << 32) - 8, 0, 0]
 
 
 def scatter_case(rng, dut, *, segments, lanes, channels, width, shared, lengths, gap):
@@ -228,14 +316,21 @@ def test_scatter_add_too_early_after_reset():
     ("make", "message"),
     [
         (lambda: Accumulate([]), "no terms"),
-        (lambda: Accumulate([("a", 8, 1), ("a", 9, 1)]), "term name 'a'"),
-        (lambda: Accumulate([("last", 8, 1)]), "term name 'last'"),
-        (lambda: Accumulate([("a", 65, 1)]), "term a has values of 65 bits"),
-        (lambda: Accumulate([("a", 8, 0)]), "term a has 0 entries"),
-        (lambda: Accumulate([("a", 8, 1)], lanes=0), "lanes 0"),
-        (lambda: Accumulate([("a", 8, 1)], width=65), "width 65"),
-        (lambda: Accumulate([("a", 8, 1)], log2_count=-1), "log2_count -1"),
-        (lambda: Accumulate([("a", 8, 2)], order=[("a", 0)]), "no permutation"),
+        (lambda: Accumulate([("a", 8), ("a", 9)]), "term name 'a'"),
+        (lambda: Accumulate([("last", 8)]), "term name 'last'"),
+        (lambda: Accumulate([("a", 65)]), "term a has values of 65 bits"),
+        (lambda: Accumulate([("a", 8)], lanes=0), "lanes 0"),
+        (lambda: Accumulate([("a", 8)], width=65), "width 65"),
+        (lambda: Accumulate([("a", 8)], log2_count=-1), "log2_count -1"),
+        (lambda: IndexedAccumulate([], entries=4), "no terms"),
+        (lambda: IndexedAccumulate([("a", 8), ("a", 9)], entries=4), "term name 'a'"),
+        (lambda: IndexedAccumulate([("index", 8)], entries=4), "term name 'index'"),
+        (lambda: IndexedAccumulate([("a", 65)], entries=4), "term a has values of 65 bits"),
+        (lambda: IndexedAccumulate([("a", 8)], entries=1), "1 entries"),
+        (lambda: IndexedAccumulate([("a", 8)], entries=9), "9 entries"),
+        (lambda: IndexedAccumulate([("a", 8)], entries=4, lanes=0), "lanes 0"),
+        (lambda: IndexedAccumulate([("a", 8)], entries=4, width=65), "width 65"),
+        (lambda: IndexedAccumulate([("a", 8)], entries=4, log2_count=-1), "log2_count -1"),
         (lambda: ScatterAdd(value_width=8, shared=True, segments=1), "segments 1"),
         (lambda: ScatterAdd(value_width=8, shared=True, lanes=0), "lanes 0"),
         (lambda: ScatterAdd(value_width=8, shared=True, channels=0), "channels 0"),

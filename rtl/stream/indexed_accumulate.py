@@ -1,0 +1,269 @@
+"""Exact sums chosen by an index, over a group of frames: cotangents of parameters that differ by CFA colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .enable import enables
+from .pixel import Flow
+from .ram import DistributedRam
+from .skid import SkidBuffer
+
+__all__ = ["IndexedAccumulate"]
+
+
+class _Sums(wiring.Component):
+    """``sum[row] += value`` every clock, in distributed RAM that a second port reads.
+
+    Row and ``first`` are presented with the value, the rest of the control later, one clock before it acts: which
+    sum is the operand follows from the rows of the two values before, whose sums are not in the RAM yet.
+    """
+
+    LATENCY = 4
+    """Clocks from a value to its sum being there for ``read_data``."""
+
+    def __init__(self, value_width: int, width: int, rows: int) -> None:
+        self._width = width
+        self._rams = [DistributedRam(width, rows) for _ in range(2)]
+        row = range(rows)
+        super().__init__(
+            {
+                "value": In(signed(value_width)),
+                "row": In(row),  # of the value one clock ago
+                "write_row": In(row),  # of the value three clocks ago
+                "first": In(1),  # the value one clock ago is the first of its row
+                "far": In(1),  # ... its row is that of the second value before it
+                "near": In(
+                    1
+                ),  # the value two clocks ago is in the row of the value before it, and not its first
+                "read_row": In(row),
+                "read_data": Out(width),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.add, m.submodules.read = add, read = self._rams
+        values = [Signal.like(self.value, name=f"value_{k}", reset_less=True) for k in range(2)]
+        operand = Signal(signed(self._width), reset_less=True)
+        total = Signal(signed(self._width), reset_less=True)
+        m.d.sync += [
+            values[0].eq(self.value),
+            values[1].eq(values[0]),
+            operand.eq(Mux(self.first, 0, Mux(self.far, total, add.read_data))),
+            # Modulo 2**width, which log2_count makes exact.
+            total.eq(Mux(self.near, total, operand) + values[1]),
+        ]
+        m.d.comb += [
+            add.read_row.eq(self.row),
+            read.read_row.eq(self.read_row),
+            self.read_data.eq(read.read_data),
+        ]
+        for ram in self._rams:
+            m.d.comb += [ram.write.eq(1), ram.write_row.eq(self.write_row), ram.write_data.eq(total)]
+        return m
+
+
+class IndexedAccumulate(wiring.Component):
+    """``sum[index][term] = sum of value over all lanes and beats of a group with that index``, exact.
+
+    Each beat brings one index per lane, and for every term a value per lane. A beat with ``last`` ends the group:
+    its sums, that beat included, are streamed out on ``o`` as 64-bit signed words, index by index and in it term by
+    term, while the next beat already starts from 0. No clock is lost between groups.
+
+    A group that ends while the words of an earlier one are still being streamed out is dropped: ``overrun``
+    pulses, the earlier words stay as they are, and the group after it is exact again. So every group ends
+    either in its words or in one pulse of ``overrun``. Watch ``busy`` to avoid it.
+
+    One adder per term and lane, whatever the number of indices: the sums lie in distributed RAM, those of two groups.
+    Throughput one beat per clock. From the beat with ``last`` to the first word at ``o``: :attr:`latency`
+    clocks; then a word per clock, with :attr:`pause` clocks between two indices.
+
+    Parameters
+    ----------
+    terms : sequence of (str, int)
+        Name and width of the signed value in bits.
+    entries : int
+        Indices: 2 to 8.
+    lanes : int
+        Values per term and beat. A lane outside the picture brings value 0.
+    log2_count : int
+        Each sum receives at most ``2**log2_count`` values in a group. It has ``value width + log2_count`` bits,
+        at most ``width``.
+    width : int
+        Most bits of a sum, at most 64.
+
+    Members
+    -------
+    i : In(Flow(StructLayout({"last": 1, "index": ArrayLayout(range(entries), lanes), name: ArrayLayout(signed(value
+        width), lanes), ...})))
+        **Contract of the user**: from the first beat after reset on every value is 0 in a clock without ``valid``.
+        ``last`` counts only with ``valid``. What comes with an index beyond the entries is dropped.
+    o : Out(stream.Signature(signed(64)))
+    overrun : Out(1)
+        Pulse: the group whose ``last`` came :attr:`overrun_latency` clocks ago was dropped.
+    busy : Out(1)
+        While low, a beat with ``last`` does not overrun. It rises in the clock after such a beat.
+
+    Raises
+    ------
+    ValueError
+        If there are no terms or lanes, entries are not 2 to 8, a name is not usable or not unique, or a value or
+        the sums do not fit.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[tuple[str, int]],
+        *,
+        entries: int,
+        lanes: int = 1,
+        log2_count: int = 28,
+        width: int = 64,
+    ) -> None:
+        terms = tuple(terms)
+        names = [name for name, _ in terms]
+        if not terms:
+            raise ValueError("no terms; give at least one (name, value width)")
+        if not 2 <= entries <= 8:
+            raise ValueError(f"{entries} entries cannot be indexed here; give 2 to 8")
+        if lanes < 1:
+            raise ValueError(f"lanes {lanes} is too few; give at least 1")
+        if not 1 <= width <= 64:
+            raise ValueError(f"width {width} does not fit a 64-bit word; give 1 to 64")
+        if log2_count < 0:
+            raise ValueError(
+                f"log2_count {log2_count} is negative; give the logarithm of the values per group"
+            )
+        for name, value_width in terms:
+            if name in ("last", "index") or not name.isidentifier() or names.count(name) > 1:
+                raise ValueError(
+                    f"term name {name!r} is taken or no identifier; terms are {', '.join(names)}"
+                )
+            if not 1 <= value_width <= width:
+                raise ValueError(f"term {name} has values of {value_width} bits; give 1 to {width}")
+        self._terms, self._entries, self._lanes = terms, entries, lanes
+        self._widths = {name: min(width, value_width + log2_count) for name, value_width in terms}
+        self._levels = (lanes - 1).bit_length()
+        self.overrun_latency = 1
+        self.pause = self._levels + 2
+        self.latency = _Sums.LATENCY + self._levels + 2
+        index = range(entries)
+        fields: dict = {"last": 1, "index": data.ArrayLayout(index, lanes)}
+        fields |= {name: data.ArrayLayout(signed(value_width), lanes) for name, value_width in terms}
+        super().__init__(
+            {
+                "i": In(Flow(data.StructLayout(fields))),
+                "o": Out(stream.Signature(signed(64))),
+                "overrun": Out(1),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        bits = (self._entries - 1).bit_length()
+        beat = self.i.payload
+        bank = Signal()  # of the group that is being summed; the other one is being read out, or free
+        occupied = Signal()
+        ends, begun = Signal(), Signal()
+        m.d.comb += ends.eq(self.i.valid & beat.last)
+        accepted = ends & ~occupied
+        # What stood in the pipeline at reset may add anything until the first beat: it leaves no trace.
+        m.d.sync += [
+            begun.eq(begun | self.i.valid),
+            bank.eq(bank ^ accepted),
+            self.overrun.eq(ends & occupied),
+        ]
+
+        drained_row, missing = Signal(bits + 1), Signal(self._lanes)
+        drained: dict[str, list] = {name: [] for name, _ in self._terms}
+        for lane in range(self._lanes):
+            index = beat.index[lane]
+            # Rows without a value yet, of the group being summed and of the one being read out.
+            empty = Signal(1 << bits, name=f"empty_{lane}", init=(1 << (1 << bits)) - 1)
+            left_empty = Signal(1 << bits, name=f"left_empty_{lane}")
+            after = empty & ~Cat(index == k for k in range(1 << bits))
+            m.d.sync += empty.eq(Mux(ends | ~(begun | self.i.valid), Const(-1, signed(1 << bits)), after))
+            with m.If(accepted):
+                m.d.sync += left_empty.eq(after)
+            m.d.comb += missing[lane].eq(left_empty.bit_select(drained_row[:bits], 1))
+
+            row = Cat(index, bank)
+            rows = [Signal(bits + 1, name=f"row_{lane}_{k}", reset_less=True) for k in range(2)]
+            m.d.sync += [rows[0].eq(row), rows[1].eq(rows[0])]
+            count = len(self._terms)
+            firsts = enables(m, f"first_{lane}", empty.bit_select(index, 1), count)
+            fars = enables(m, f"far_{lane}", row == rows[1], count)
+            nears = enables(m, f"near_{lane}", (rows[0] == rows[1]) & ~firsts[0], count)
+            read_bits = [enables(m, f"read_{lane}_{k}", row[k], count) for k in range(bits + 1)]
+            write_bits = [enables(m, f"write_{lane}_{k}", rows[1][k], count) for k in range(bits + 1)]
+            for t, (name, value_width) in enumerate(self._terms):
+                sums = _Sums(value_width, self._widths[name], 2 << bits)
+                m.submodules[f"{name}_{lane}"] = sums
+                m.d.comb += [
+                    sums.value.eq(beat[name][lane]),
+                    sums.row.eq(Cat(copies[t] for copies in read_bits)),
+                    sums.write_row.eq(Cat(copies[t] for copies in write_bits)),
+                    sums.first.eq(firsts[t]),
+                    sums.far.eq(fars[t]),
+                    sums.near.eq(nears[t]),
+                    sums.read_row.eq(drained_row),
+                ]
+                drained[name].append(Mux(missing[lane], 0, sums.read_data.as_signed()))
+
+        for name, _ in self._terms:
+            for level in range(self._levels):
+                pairs = [drained[name][k : k + 2] for k in range(0, len(drained[name]), 2)]
+                registers = [
+                    Signal(signed(self._widths[name]), name=f"{name}_sum{level}_{k}", reset_less=True)
+                    for k in range(len(pairs))
+                ]
+                m.d.sync += [register.eq(sum(pair)) for register, pair in zip(registers, pairs, strict=True)]
+                drained[name] = list(registers)
+        self._read_out(m, accepted, occupied, bank, drained_row, bits, drained)
+        return m
+
+    def _read_out(
+        self, m: Module, accepted, occupied: Signal, bank: Signal, row: Signal, bits: int, drained
+    ) -> None:
+        """Index by index its words go into a shift chain, and from there to ``o``."""
+        names = [name for name, _ in self._terms]
+        entry = Signal(range(self._entries))
+        wait = Signal(range(_Sums.LATENCY + self._levels))
+        load = Signal()
+        left = Signal(range(len(names) + 1))
+        m.d.sync += row.eq(Cat(entry, Const(0, bits - len(entry)), ~bank))
+        m.d.comb += self.busy.eq(occupied)
+        m.submodules.skid = skid = SkidBuffer(signed(64))
+        wiring.connect(m, skid.o, wiring.flipped(self.o))
+        chain = []
+        widest = 0
+        for name in reversed(names):
+            widest = max(widest, self._widths[name])
+            chain.insert(0, Signal(signed(widest), name=f"{name}_leaving", reset_less=True))
+        shift = (left != 0) & skid.i.ready
+        m.d.comb += [skid.i.valid.eq(left != 0), skid.i.payload.eq(chain[0])]
+        for place, name, after in zip(chain, names, [*chain[1:], chain[-1]], strict=True):
+            with m.If(load):
+                m.d.sync += place.eq(drained[name][0])
+            with m.Elif(shift):
+                m.d.sync += place.eq(after)
+        m.d.sync += load.eq(0)
+        with m.If(accepted):
+            m.d.sync += [occupied.eq(1), entry.eq(0), wait.eq(_Sums.LATENCY - 1 + self._levels)]
+        with m.Elif(wait != 0):
+            m.d.sync += [wait.eq(wait - 1), load.eq(wait == 1)]
+        with m.Elif(load):
+            m.d.sync += left.eq(len(names))
+        with m.Elif(shift):
+            m.d.sync += left.eq(left - 1)
+            with m.If(left == 1):
+                with m.If(entry == self._entries - 1):
+                    m.d.sync += occupied.eq(0)
+                with m.Else():
+                    m.d.sync += [entry.eq(entry + 1), wait.eq(self._levels + 1)]
