@@ -23,10 +23,13 @@ from pullback.rtl.bus.registers import (
     RegisterMap,
 )
 
-__all__ = ["LOAD", "Control"]
+__all__ = ["LOAD", "RESULT_CLOCKS", "Control"]
 
 LOAD = wiring.Signature({"valid": Out(1), "address": Out(12), "data": Out(32)})
 """The load bus: in a clock with ``valid`` the active copy of parameter word ``address`` becomes ``data``."""
+
+RESULT_CLOCKS = 3
+"""Clocks in which the collector takes a word of results."""
 
 # The address enters the memory's own register, its data a flop: two clocks from address to use.
 _RAM_LATENCY = 2
@@ -52,8 +55,8 @@ class Control(wiring.Component):
     up from the first clock. Reserved frame words read as 0 and ignore writes.
 
     **Results.** The ports of ``results`` are drained in order, ``counts[k]`` words from port k, into the bank
-    of the result memory that the host does not see, one word per clock. When all have come, banks are
-    swapped, RESULTS counts up and STATUS.ready is set; if it was still set, ERRORS bit 10 is set too. A read
+    of the result memory that the host does not see, a word in :data:`RESULT_CLOCKS` clocks. When all have come,
+    banks are swapped, RESULTS counts up and STATUS.ready is set; if it was still set, ERRORS bit 10 is set too. A read
     takes all 64 bits of a word from one bank in one clock: reading the low half returns it and latches the
     high half, and reading a high half, of whatever word, returns the latch. A host that reads slower than
     groups finish sees that from RESULTS, read before and after, or from ERRORS bit 10.
@@ -487,26 +490,24 @@ class _Collect(wiring.Component):
         m.d.comb += [read.addr.eq(Cat(self.address, visible)), read.en.eq(1)]
         m.d.sync += self.data.eq(read.data)
 
+        # RESULT_CLOCKS a word, because its port may be far away: it is seen, it is written, it is acknowledged.
+        seen, acknowledge = Signal(), Signal()
         # One-hot: whose turn it is. Between groups nobody's.
         turn = Signal(len(self._counts), init=1)
         position = Signal.like(self.address, name="position")
-        taken = Signal()
-        payload = Signal(64)
+        payload = Signal(64, reset_less=True)
         last_of_port = Signal()
         ends = [end - 1 for end in accumulate(self._counts)]
-        m.d.comb += [
-            taken.eq(Cat(turn[k] & port.valid for k, port in enumerate(self.results)).any()),
-            payload.eq(reduce(or_, (Mux(turn[k], port.payload, 0) for k, port in enumerate(self.results)))),
-            *(port.ready.eq(turn[k]) for k, port in enumerate(self.results)),
-        ]
-        with m.Switch(position), m.Case(*ends):
-            m.d.comb += last_of_port.eq(1)
+        offered = Cat(turn[k] & port.valid for k, port in enumerate(self.results)).any()
         m.d.sync += [
-            write.en.eq(taken),
-            write.data.eq(payload),
-            write.addr.eq(Cat(position, ~visible)),
+            seen.eq(offered & ~seen & ~acknowledge),
+            payload.eq(reduce(or_, (Mux(turn[k], port.payload, 0) for k, port in enumerate(self.results)))),
+            acknowledge.eq(seen),
         ]
-        with m.If(taken):
+        m.d.comb += [port.ready.eq(turn[k] & acknowledge) for k, port in enumerate(self.results)]
+        m.d.sync += last_of_port.eq(reduce(or_, (position == end for end in ends)))
+        m.d.comb += [write.en.eq(seen), write.data.eq(payload), write.addr.eq(Cat(position, ~visible))]
+        with m.If(acknowledge):
             m.d.sync += position.eq(position + 1)
             with m.If(last_of_port):
                 m.d.sync += turn.eq(turn << 1)

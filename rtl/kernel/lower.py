@@ -212,8 +212,10 @@ class Datapath(Elaboratable):
             arguments = [at(a, step - primitive.latency) for a in node.arguments]
             value = primitive.lower(lowering, node, *arguments)
             if not isinstance(primitive, Source | Constant):
-                signal = Signal(node.shape, name=str(node))
-                m.d.comb += signal.eq(value)
+                # The schedule gives what is static no time, so it comes from a register.
+                settled = static and primitive.delay(node) > 0
+                signal = Signal(node.shape, name=str(node), reset_less=settled)
+                m.d["sync" if settled else "comb"] += signal.eq(value)
                 value = signal
             present[node.index, step] = value
         for name, node in self.nodes.items():

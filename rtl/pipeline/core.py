@@ -16,12 +16,12 @@ from amaranth.hdl import (
     ResetSignal,
     Signal,
 )
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In
 
 from ..bus.axi4lite import axi4lite_members
 from ..bus.axi4stream import Align, Pack, Unpack, axi4stream_members
-from ..bus.control import Control
+from ..bus.control import RESULT_CLOCKS, Control
 from ..stream.fork import Fork
 from ..stream.framer import Framer
 from ..stream.pixel import Pixel, beat_layout
@@ -199,7 +199,7 @@ class Core(wiring.Component):
         raw = self._input(m, control, "raw", self.pipeline.i, container(self.pipeline.i))
         lines = sum(2 * stage.radius for stage in self.pipeline)
         latencies = sum(unit.latency + BETWEEN for _, unit in self._units())
-        read_out = self.map.result_words + sum(unit.pauses for unit in self.adjoint)
+        read_out = RESULT_CLOCKS * self.map.result_words + sum(unit.pauses for unit in self.adjoint)
         m.submodules.gate = gate = Gate(layout, lag_lines=lines, cover=read_out + latencies + 64)
         begun = raw.o
         if Align.takes(self.pipeline.i):
@@ -248,9 +248,10 @@ class Core(wiring.Component):
         # Outputs count as inside: packing reads the width.
         # A beat may be between a unit and its FIFO's output: only a while of silence means that all is out.
         waiting = [stream_.valid for stream_ in self._leaving]
-        silence = Signal(range(SETTLE))
+        silence, quiet = Signal(range(SETTLE)), Signal()
         m.d.comb += [control.errors.eq(Cat(flags)), control.drained.eq(silence == SETTLE - 1)]
-        with m.If(~gate.empty | ~raw.idle | Cat(waiting).any()):
+        m.d.sync += quiet.eq(gate.empty & raw.idle & ~Cat(waiting).any())
+        with m.If(~quiet):
             m.d.sync += silence.eq(0)
         with m.Elif(silence != SETTLE - 1):
             m.d.sync += silence.eq(silence + 1)
@@ -263,16 +264,19 @@ class Core(wiring.Component):
         stage, unit, count = self.pipeline.stages[k], self.adjoint[k], self.build.lanes
         assert unit.taped is not None
         fork = Fork(beat_layout(stage.i, count), 2)
-        tape = Tape(beat_layout(unit.taped, count), self.tape_depth(k), family=self.build.family)
+        layout = beat_layout(unit.taped, count)
+        tape = Tape(layout, self.tape_depth(k), family=self.build.family)
         m.submodules[f"{stage.name}_fork"], m.submodules[f"{stage.name}_tape"] = fork, _OwnReset(tape)
         wiring.connect(m, source, fork.i)
         branch = fork.o[1]
-        m.d.comb += [tape.i.valid.eq(branch.valid), branch.ready.eq(tape.i.ready)]
+        taped = stream.Signature(layout).create(path=(f"{stage.name}_taped",))
+        m.d.comb += [taped.valid.eq(branch.valid), branch.ready.eq(taped.ready)]
         for flag in ("first", "eol", "last"):
-            m.d.comb += tape.i.payload[flag].eq(branch.payload[flag])
+            m.d.comb += taped.payload[flag].eq(branch.payload[flag])
         for p in range(count):
             for channel in unit.taped.names:
-                m.d.comb += tape.i.payload.lane[p][channel].eq(branch.payload.lane[p][channel])
+                m.d.comb += taped.payload.lane[p][channel].eq(branch.payload.lane[p][channel])
+        _link(m, f"{stage.name}_taped", taped, tape.i)
         _link(m, f"{stage.name}_tape", tape.o, unit.tape)
         return fork.o[0]
 
@@ -330,7 +334,7 @@ class Core(wiring.Component):
         unpack = Unpack(pixel, lanes=self.build.lanes, container=bits)
         framer = Framer(pixel, lanes=self.build.lanes)
         m.submodules[f"{name}_unpack"], m.submodules[f"{name}_framer"] = unpack, framer
-        wiring.connect(m, unpack.o, framer.i)
+        _link(m, f"{name}_unpacked", unpack.o, framer.i)
         m.d.comb += [framer.width.eq(control.width), framer.height.eq(control.height)]
         for signal in ("tdata", "tvalid", "tuser", "tlast"):
             m.d.comb += getattr(unpack, signal).eq(getattr(self, f"s_axis_{name}_{signal}"))

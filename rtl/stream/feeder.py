@@ -182,11 +182,11 @@ class Feeder(wiring.Component):
                         m.d.sync += gap.eq(cycles)
                 with m.Default():
                     m.d.sync += gap.eq(0)
+            rested = Signal(init=1)  # wait == 0
             with m.If(tick):
-                m.d.sync += wait.eq(gap)
+                m.d.sync += [wait.eq(gap), rested.eq(gap == 0)]
             with m.Elif(wait != 0):
-                m.d.sync += wait.eq(wait - 1)
-            rested = wait == 0
+                m.d.sync += [wait.eq(wait - 1), rested.eq(wait == 1)]
         else:
             rested = 1
         m.d.comb += clear.eq(room & rested)

@@ -16,7 +16,7 @@ __all__ = ["ScatterAdd"]
 class _Bank(wiring.Component):
     """``table[phase][row] += addend`` every clock, one parity of one copy of a table, two phases of it.
 
-    A sum takes four clocks from the read address to the write: RAM, output register, choice of operand,
+    A sum takes four clocks from the read address, a register, to the write: RAM, output register, choice of operand,
     adder. Rows touched by one of the four beats before are not yet in the RAM: their sums are taken from the
     adder instead. The phase that the drain owns is read and cleared by the drain.
     """
@@ -37,7 +37,7 @@ class _Bank(wiring.Component):
                 "drain_row": In(row_bits),
                 "drained": Out(
                     data.ArrayLayout(signed(width), 2)
-                ),  # per phase, two clocks later; 0 unselected
+                ),  # per phase, three clocks later; 0 unselected
             }
         )
 
@@ -45,32 +45,46 @@ class _Bank(wiring.Component):
         m = Module()
         m.submodules.ping, m.submodules.pong = self._memories
 
+        # The row as the RAM sees it, and its beat.
+        valid, phase = Signal(), Signal(reset_less=True)
+        row, addend = Signal.like(self.row, reset_less=True), Signal.like(self.addend, reset_less=True)
+        m.d.sync += [valid.eq(self.valid), phase.eq(self.phase), row.eq(self.row), addend.eq(self.addend)]
+
         # history[k]: the beat whose row was presented k + 1 clocks ago.
         place = data.StructLayout({"row": self._row_bits, "phase": 1})
         history = [Signal(place, name=f"place{k}", reset_less=True) for k in range(5)]
         valids = Signal(5)
         m.d.sync += [
-            valids.eq(Cat(self.valid, valids[:-1])),
-            history[0].row.eq(self.row),
-            history[0].phase.eq(self.phase),
+            valids.eq(Cat(valid, valids[:-1])),
+            history[0].row.eq(row),
+            history[0].phase.eq(phase),
             *(new.eq(old) for new, old in zip(history[1:], history, strict=False)),
         ]
+        select, select_row = Signal(), Signal(self._row_bits)  # when the RAM sees the row of the drain
         clear, clear_row = Signal(), Signal(self._row_bits)
         selected = Signal()  # the registers of the RAMs hold a row of the drain
-        m.d.sync += [clear.eq(self.drain_select), clear_row.eq(self.drain_row), selected.eq(clear)]
+        m.d.sync += [
+            select.eq(self.drain_select),
+            select_row.eq(self.drain_row),
+            clear.eq(select),
+            clear_row.eq(select_row),
+            selected.eq(clear),
+        ]
 
         result = [Signal(signed(self._width), name=f"result{k}", reset_less=True) for k in range(3)]
         registers = []
-        for phase in range(2):
-            memory, owned = self._memories[phase], self.owned[phase]
-            register = Signal(signed(self._width), name=f"register{phase}")  # the RAM's own
+        for which in range(2):
+            memory, owned = self._memories[which], self.owned[which]
+            register = Signal(signed(self._width), name=f"register{which}")  # the RAM's own
+            read_row = Signal.like(self.row, name=f"read_row{which}", reset_less=True)
+            m.d.sync += read_row.eq(Mux(owned, self.drain_row, self.row))
             m.d.comb += [
-                memory.read_row.eq(Mux(owned, self.drain_row, self.row)),
-                memory.write.eq(Mux(owned, clear, valids[3] & (history[3].phase == phase))),
+                memory.read_row.eq(read_row),
+                memory.write.eq(Mux(owned, clear, valids[3] & (history[3].phase == which))),
                 memory.write_row.eq(Mux(owned, clear_row, history[3].row)),
                 memory.write_data.eq(Mux(owned, 0, result[0])),
                 register.eq(memory.read_data),
-                self.drained[phase].eq(Mux(selected, register, 0)),
+                self.drained[which].eq(Mux(selected, register, 0)),
             ]
             registers.append(register)
 
@@ -95,7 +109,7 @@ class _Bank(wiring.Component):
         addends = [Signal.like(self.addend, name=f"addend{k}", reset_less=True) for k in range(3)]
         m.d.sync += [
             operand.eq(chosen),
-            *(new.eq(old) for new, old in zip(addends, [self.addend, *addends], strict=False)),
+            *(new.eq(old) for new, old in zip(addends, [addend, *addends], strict=False)),
             result[0].eq(Mux(hit_previous_now, result[0], operand) + addends[2]),
             result[1].eq(result[0]),
             result[2].eq(result[1]),
@@ -119,7 +133,7 @@ class ScatterAdd(wiring.Component):
 
     A group is dropped, never wrong: ``overrun`` pulses for a group that ends while the table of an earlier
     one is still being streamed out, and again for the group after it, which had to share its table; and for a
-    group with a beat in the first ``segments + 3`` clocks after reset, in which the RAMs are cleared. Every
+    group with a beat in the first ``segments + 4`` clocks after reset, in which the RAMs are cleared. Every
     group ends either in its words or in one pulse of ``overrun``. Watch ``busy`` to avoid it.
 
     Parameters
@@ -195,10 +209,11 @@ class ScatterAdd(wiring.Component):
             {"index": range(segments), "v0": signed(value_width), "v1": signed(value_width)}
         )
         lane = data.ArrayLayout(data.ArrayLayout(entry, channels), lanes)
-        # From a step of the drain to its word: address, RAM, output register, choice of phase, adder tree.
-        self._drain_latency = 4 + self._levels
+        # From a step of the drain to its word: address, choice of address, RAM, output register, choice of phase,
+        # adder tree.
+        self._drain_latency = 5 + self._levels
         self._fifo = FlowFifo(signed(64), 2 * self._drain_latency + 3, in_flight=self._drain_latency)
-        self.latency = 7 + self._drain_latency + self._fifo.latency
+        self.latency = 8 + self._drain_latency + self._fifo.latency
         super().__init__(
             {
                 "i": In(Flow(data.StructLayout({"last": 1, "lane": lane}))),
@@ -224,7 +239,7 @@ class ScatterAdd(wiring.Component):
         tainted = Signal()  # this table holds values of a dropped group, or was not cleared yet
         draining = Signal(init=1)  # from the accepted `last` to the last clear
         clearing = Signal(init=1)  # the drain after reset: both phases, every copy, no words
-        settled = Signal(5)  # the clocks until the group's last sums are written
+        settled = Signal(6)  # the clocks until the group's last sums are written
         emit = Signal()
         owned = Signal(2, init=0b11)
         walking = Signal(init=1)
@@ -250,7 +265,7 @@ class ScatterAdd(wiring.Component):
         curve = Signal(self.curves, init=1)  # one-hot
         step = Signal()
         at_end = Signal()
-        finished = Signal(3)
+        finished = Signal(4)
         m.d.comb += [step.eq(walking & (fifo.room | ~emit)), at_end.eq(entry == self._segments)]
         m.d.sync += finished.eq(Cat(step & at_end & (curve[-1] | clearing), finished[:-1]))
         with m.If(settled[-1]):

@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import ResetInserter, Signal
 
 from pullback.rtl.bus.axi4lite import OKAY, SLVERR
-from pullback.rtl.bus.control import Control
+from pullback.rtl.bus.control import RESULT_CLOCKS, Control
 from pullback.rtl.bus.registers import (
     CONTROL_REGISTERS,
     PARAMETER_BASE,
@@ -557,19 +557,19 @@ def test_overrun_is_flagged_and_the_newest_group_shown(simulate, host):
     assert sum(pulses) == 3
 
 
-def test_one_result_a_clock(simulate):
+def test_clocks_a_result(simulate):
     dut = Control(MAP)
     groups = random_groups(random.Random(9), 3, MAP.result_words)
     times = []
 
     async def main(ctx):
-        for clock in range(100):
+        for clock in range(200):
             _, _, collected = await ctx.tick().sample(dut.collected)
             if collected:
                 times.append(clock)
 
     simulate(dut, main, *feed(dut, groups, dut.counts, seed=3, stall=0.0))
-    assert [b - a for a, b in pairwise(times)] == [MAP.result_words + 1] * 2
+    assert [b - a for a, b in pairwise(times)] == [RESULT_CLOCKS * MAP.result_words + 1] * 2
 
 
 def test_the_high_half_of_a_result_is_latched(simulate, host):

@@ -274,7 +274,7 @@ def test_scatter_add(segments, lanes, channels, shared, gap, sink):
     lengths = [150, curve_words + 20, 40 + curve_words, 300]
     rng = np.random.default_rng(segments + lanes)
     beats, expected = scatter_case(rng, dut, width=27, lengths=lengths, gap=gap, **shape)
-    words, dropped, _, waited = run(dut, beats, sink=sink, seed=3, start=segments + 3)
+    words, dropped, _, waited = run(dut, beats, sink=sink, seed=3, start=segments + 4)
     check(words, dropped, expected)
     if gap == 0.0:
         assert dropped == []
@@ -289,7 +289,7 @@ def test_scatter_add_short_groups_and_slow_consumer(stop):
     rng = np.random.default_rng(1)
     lengths = [1, 2, 1, 1, 40, 3, 60, 1, 1, 1, 1, 150, 90, 160, 150, 1]
     beats, expected = scatter_case(rng, dut, width=36, lengths=lengths, gap=0.1, **shape)
-    words, dropped, _, _ = run(dut, beats, sink=0.3, seed=4, start=7, busy_stops_last=stop)
+    words, dropped, _, _ = run(dut, beats, sink=0.3, seed=4, start=8, busy_stops_last=stop)
     check(words, dropped, expected)
     assert (not dropped) == stop
     assert len(words) >= 4 * 10
@@ -298,7 +298,7 @@ def test_scatter_add_short_groups_and_slow_consumer(stop):
 def test_scatter_add_too_early_after_reset():
     """A beat before the tables are cleared costs its group, and nothing else."""
     shape = {"segments": 8, "lanes": 1, "channels": 1, "shared": True}
-    for early in (0, 5, 10):
+    for early in (0, 5, 11):
         dut = ScatterAdd(value_width=20, **shape)
         rng = np.random.default_rng(early)
         beats, expected = scatter_case(rng, dut, width=20, lengths=[30, 40, 50], gap=0, **shape)
@@ -307,7 +307,7 @@ def test_scatter_add_too_early_after_reset():
         check(words, dropped, expected)
     dut = ScatterAdd(value_width=20, **shape)
     beats, expected = scatter_case(rng, dut, width=20, lengths=[30, 40, 50], gap=0, **shape)
-    words, dropped, _, _ = run(dut, beats, sink=1.0, seed=4, start=11)
+    words, dropped, _, _ = run(dut, beats, sink=1.0, seed=4, start=12)
     assert dropped == []
     check(words, dropped, expected)
 
