@@ -27,6 +27,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from pullback.gen.synthesis import (
+    PLACER,
     Device,
     Netlist,
     Route,
@@ -161,6 +162,7 @@ def main() -> int:
         "tools": tool_versions(),
         "build": asdict(build),
         "frequency": options.frequency,
+        "placer": PLACER,
     }
     plain = options.lanes == 1 and options.width == 1920
     variant = "" if plain else f"-{options.width}x{options.lanes}"

@@ -59,9 +59,10 @@ def synthesis(content: dict[str, Any]) -> str:
     header = ["", "LUT4", "COMB", "FF", "DPR", "EBR", "MULT", "MHz", "range", "seeds", "peer: COMB, MHz"]
     parts = [
         f"## Area and clock\n\n{content['device']}, {build['max_width']} wide, {build['lanes']} pixel(s) per clock, "
-        f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, aim {content['frequency']:g} MHz. MHz is the median over "
-        "the seeds; every unit is measured alone in a harness of registers, whose cells are not counted. COMB is "
-        "nextpnr's count with carry cells and distributed RAM. A peer's figures are of the same tools and part, "
+        f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, placer {content['placer']}, aim "
+        f"{content['frequency']:g} MHz. MHz is the median over the seeds; every unit is measured alone in a harness of "
+        "registers, whose cells are not counted. COMB is nextpnr's count with carry cells and distributed RAM. A "
+        "peer's figures are of the same tools and part, "
         "for narrower lines and 10 bits.\n",
         rows(header, body),
         "\n### What limits the clock\n\n| | critical path of the median seed |\n|---|---|\n"

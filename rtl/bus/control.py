@@ -492,6 +492,7 @@ class _Collect(wiring.Component):
 
         # RESULT_CLOCKS a word, because its port may be far away: it is seen, it is written, it is acknowledged.
         seen, acknowledge = Signal(), Signal()
+        ready = Signal(len(self._counts))
         # One-hot: whose turn it is. Between groups nobody's.
         turn = Signal(len(self._counts), init=1)
         position = Signal.like(self.address, name="position")
@@ -503,8 +504,9 @@ class _Collect(wiring.Component):
             seen.eq(offered & ~seen & ~acknowledge),
             payload.eq(reduce(or_, (Mux(turn[k], port.payload, 0) for k, port in enumerate(self.results)))),
             acknowledge.eq(seen),
+            ready.eq(turn & seen.replicate(len(turn))),
         ]
-        m.d.comb += [port.ready.eq(turn[k] & acknowledge) for k, port in enumerate(self.results)]
+        m.d.comb += [port.ready.eq(ready[k]) for k, port in enumerate(self.results)]
         m.d.sync += last_of_port.eq(reduce(or_, (position == end for end in ends)))
         m.d.comb += [write.en.eq(seen), write.data.eq(payload), write.addr.eq(Cat(position, ~visible))]
         with m.If(acknowledge):

@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .enable import enables
 from .pixel import Flow
 from .skid import SkidBuffer
 
@@ -133,10 +134,12 @@ class Accumulate(wiring.Component):
 
         # The accumulators hold what the next group's first value must not join: the group before, or what stood in
         # the pipeline at reset.
-        restart = Signal(init=1)
-        m.d.sync += restart.eq(lasts[-1] | (restart & ~valids[-1]))
+        waits, restart = Signal(init=1), Signal()
+        m.d.comb += restart.eq(lasts[-1] | (waits & ~valids[-1]))
+        m.d.sync += waits.eq(restart)
+        restarts = enables(m, "restart", restart, len(sums))
         accumulators = {}
-        for name, total in sums.items():
+        for (name, total), restart in zip(sums.items(), restarts, strict=True):
             # Modulo 2**bits, which log2_count makes exact.
             accumulator = Signal(signed(self._widths[name]), name=f"{name}_accumulator", reset_less=True)
             m.d.sync += accumulator.eq(Mux(restart, 0, accumulator) + total)

@@ -9,7 +9,17 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from pullback.gen.synthesis import Area, Device, Route, Synthesis, SynthesisError, netlist, route, synthesise
+from pullback.gen.synthesis import (
+    PLACER,
+    Area,
+    Device,
+    Route,
+    Synthesis,
+    SynthesisError,
+    netlist,
+    route,
+    synthesise,
+)
 from pullback.rtl.numeric.multiplier import Multiplier
 
 pytestmark = pytest.mark.synthesis
@@ -83,7 +93,7 @@ def test_the_clock_is_the_median():
 
 def test_what_is_done_is_not_done_again(tmp_path):
     made = netlist(Adder(), directory=tmp_path)
-    (tmp_path / "route-85k-CABGA756-6-150-7.json").write_text(
+    (tmp_path / f"route-85k-CABGA756-6-{PLACER}-150-7.json").write_text(
         json.dumps(
             {
                 "fmax": {"clk": {"achieved": 123.4, "constraint": 150.0}},
