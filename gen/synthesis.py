@@ -237,7 +237,10 @@ def _harness(described: dict[str, Port]) -> str:
         connections.append(f".{name}(result[{at + width - 1}:{at}])")
         at += width
     lines = [
-        f"module {_HARNESS}(input clk, input si, output so);",
+        f"module {_HARNESS}(input pin, input si, output so);",
+        # Left to itself, refinement moves the clock's pin to where the clock network is not reached, now and then.
+        "  wire clk;",
+        '  (* BEL = "X6/Y0/PIOA" *) TRELLIS_IO #(.DIR("INPUT")) clock (.B(pin), .O(clk), .T(1\'b1), .I(1\'b0));',
         f"  reg [{n_in - 1}:0] chain = 0;",
         "  always @(posedge clk) chain <= {chain, si};",
         f"  wire [{max(n_out, 1) - 1}:0] result;",

@@ -343,7 +343,7 @@ class Core(wiring.Component):
 
     def _output(self, m: Module, control: Control, name: str, pixel: Pixel, bits: int, source) -> None:
         m.submodules[f"{name}_pack"] = pack = Pack(pixel, lanes=self.build.lanes, container=bits)
-        wiring.connect(m, source, pack.i)
+        _link(m, f"{name}_leaving", source, pack.i)
         self._leaving.append(pack.i)
         m.d.comb += pack.width.eq(control.width)
         for signal in ("tdata", "tvalid", "tuser", "tlast"):
