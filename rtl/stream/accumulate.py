@@ -12,7 +12,27 @@ from .enable import enables
 from .pixel import Flow
 from .skid import SkidBuffer
 
-__all__ = ["Accumulate"]
+__all__ = ["Accumulate", "check_terms"]
+
+
+def check_terms(
+    terms: tuple[tuple[str, int], ...], *, reserved: tuple[str, ...], lanes: int, log2_count: int, width: int
+) -> None:
+    """Raises ``ValueError`` for sums that cannot be made: what :class:`Accumulate` lists."""
+    names = [name for name, _ in terms]
+    if not terms:
+        raise ValueError("no terms; give at least one (name, value width)")
+    if lanes < 1:
+        raise ValueError(f"lanes {lanes} is too few; give at least 1")
+    if not 1 <= width <= 64:
+        raise ValueError(f"width {width} does not fit a 64-bit word; give 1 to 64")
+    if log2_count < 0:
+        raise ValueError(f"log2_count {log2_count} is negative; give the logarithm of the values per group")
+    for name, value_width in terms:
+        if name in reserved or not name.isidentifier() or names.count(name) > 1:
+            raise ValueError(f"term name {name!r} is taken or no identifier; terms are {', '.join(names)}")
+        if not 1 <= value_width <= width:
+            raise ValueError(f"term {name} has values of {value_width} bits; give 1 to {width}")
 
 
 class Accumulate(wiring.Component):
@@ -71,24 +91,7 @@ class Accumulate(wiring.Component):
         masks: bool = True,
     ) -> None:
         terms = tuple(terms)
-        names = [name for name, _ in terms]
-        if not terms:
-            raise ValueError("no terms; give at least one (name, value width)")
-        if lanes < 1:
-            raise ValueError(f"lanes {lanes} is too few; give at least 1")
-        if not 1 <= width <= 64:
-            raise ValueError(f"width {width} does not fit a 64-bit word; give 1 to 64")
-        if log2_count < 0:
-            raise ValueError(
-                f"log2_count {log2_count} is negative; give the logarithm of the values per group"
-            )
-        for name, value_width in terms:
-            if name == "last" or not name.isidentifier() or names.count(name) > 1:
-                raise ValueError(
-                    f"term name {name!r} is taken or no identifier; terms are {', '.join(names)}"
-                )
-            if not 1 <= value_width <= width:
-                raise ValueError(f"term {name} has values of {value_width} bits; give 1 to {width}")
+        check_terms(terms, reserved=("last",), lanes=lanes, log2_count=log2_count, width=width)
         self._terms = terms
         self._masks = masks
         self._lanes = lanes

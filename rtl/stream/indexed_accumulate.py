@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .accumulate import check_terms
 from .enable import enables
 from .pixel import Flow
 from .ram import DistributedRam
@@ -126,26 +127,9 @@ class IndexedAccumulate(wiring.Component):
         width: int = 64,
     ) -> None:
         terms = tuple(terms)
-        names = [name for name, _ in terms]
-        if not terms:
-            raise ValueError("no terms; give at least one (name, value width)")
+        check_terms(terms, reserved=("last", "index"), lanes=lanes, log2_count=log2_count, width=width)
         if not 2 <= entries <= 8:
             raise ValueError(f"{entries} entries cannot be indexed here; give 2 to 8")
-        if lanes < 1:
-            raise ValueError(f"lanes {lanes} is too few; give at least 1")
-        if not 1 <= width <= 64:
-            raise ValueError(f"width {width} does not fit a 64-bit word; give 1 to 64")
-        if log2_count < 0:
-            raise ValueError(
-                f"log2_count {log2_count} is negative; give the logarithm of the values per group"
-            )
-        for name, value_width in terms:
-            if name in ("last", "index") or not name.isidentifier() or names.count(name) > 1:
-                raise ValueError(
-                    f"term name {name!r} is taken or no identifier; terms are {', '.join(names)}"
-                )
-            if not 1 <= value_width <= width:
-                raise ValueError(f"term {name} has values of {value_width} bits; give 1 to {width}")
         self._terms, self._entries, self._lanes = terms, entries, lanes
         self._widths = {name: min(width, value_width + log2_count) for name, value_width in terms}
         self._levels = (lanes - 1).bit_length()
