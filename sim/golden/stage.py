@@ -13,6 +13,7 @@ the operations are the same.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -88,7 +89,7 @@ class Pullback:
     cut: Cut
 
 
-class Stage:
+class Stage(ABC):
     """A golden stage.
 
     Members (class attributes of a subclass)
@@ -124,21 +125,21 @@ class Stage:
 
     # What a subclass writes -------------------------------------------------------------------------------
 
+    @abstractmethod
     def value(self, x: np.ndarray, theta: Theta, frame: Frame) -> np.ndarray:
         """The exact value N before the cut, ``f`` fractional bits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pullback(
         self, x: np.ndarray, theta: Theta, frame: Frame, a: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """``(J_x^T a, {parameter: J_theta^T a})`` with J the integer Jacobian of N."""
-        raise NotImplementedError
 
     def pushforward(
         self, x: np.ndarray, theta: Theta, frame: Frame, v: np.ndarray, dtheta: Theta
     ) -> np.ndarray:
-        """``J_x v + J_theta dtheta`` with J the integer Jacobian of N."""
-        raise NotImplementedError
+        """``J_x v + J_theta dtheta`` with J the integer Jacobian of N: the exact tests need it, the backends do not."""
+        raise TypeError(f"{type(self).__name__} defines no pushforward(x, theta, frame, v, dtheta)")
 
     def through(self, x: np.ndarray) -> np.ndarray:
         """The value N of the bypassed stage: y = x. Linear, so it is its own Jacobian."""
