@@ -68,13 +68,13 @@ class Unit(wiring.Component):
 def forward(stage: Stage, build: Build) -> wiring.Component:
     """The forward unit of a stage alone."""
     parameters = StageParameters(stage, 16)
-    return Unit(ForwardUnit(stage, build, parameters), parameters)
+    return Unit(ForwardUnit(stage.trace(), build, parameters), parameters)
 
 
 def adjoint(stage: Stage, cotangent: Format, build: Build) -> wiring.Component:
     """The adjoint unit of a stage alone, without its tape."""
     parameters = StageParameters(stage, 16)
-    return Unit(AdjointUnit(stage, cotangent, build, parameters), parameters)
+    return Unit(AdjointUnit(stage.trace(), cotangent, build, parameters), parameters)
 
 
 def stages() -> dict[str, tuple[Stage, Format]]:

@@ -1,5 +1,6 @@
 """The kernel: a stage's arithmetic, written once, read three ways (value, VJP, JVP), made into hardware."""
 
+from .decisions import tape_decisions
 from .differentiate import jvp, vjp
 from .evaluate import evaluate
 from .graph import Graph, Node
@@ -9,5 +10,6 @@ from .trace import CFA_COLOURS, Kernel, Parameter, Site, Taps, Theta, trace
 
 __all__ = [
     "CFA_COLOURS", "Datapath", "Graph", "Kernel", "Load", "Node", "Parameter", "Site", "Taps", "Theta", "bit", "clips",
-    "cut", "evaluate", "given", "jvp", "maximum", "minimum", "segment", "select", "total", "trace", "vjp", "where",
+    "cut", "evaluate", "given", "jvp", "maximum", "minimum", "segment", "select", "tape_decisions", "total", "trace",
+    "vjp", "where",
 ]  # fmt: skip

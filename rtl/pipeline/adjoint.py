@@ -6,10 +6,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..kernel import Graph, Node, clips, cut, total
+from ..kernel import Graph, Node, clips, cut, tape_decisions, total
 from ..kernel.lower import DelayLine
 from ..kernel.primitives.source import Tap
-from ..numeric import SQ, Format
+from ..numeric import SQ, UQ, Format
 from ..stream.accumulate import Accumulate
 from ..stream.feeder import Feeder
 from ..stream.fifo import FlowFifo
@@ -23,7 +23,7 @@ from .forward import depth_for, tap_label, tap_values
 from .group import GroupEnd
 from .lanes import Lanes
 from .parameters import StageParameters
-from .stage import Stage
+from .stage import StageGraph
 
 __all__ = ["AdjointUnit"]
 
@@ -60,14 +60,16 @@ class AdjointUnit(wiring.Component):
     """``xbar = (df/dx)^T ybar`` on a stream, ``thetabar = sum (df/dtheta)^T ybar`` over a group of frames.
 
     Feeder (joins tape and cotangent), window over the tape, P datapaths of the VJP graph, scatter, cut, FIFO;
-    parameter contributions go to accumulators. What the VJP does not read is not taped; a stage whose VJP reads
-    no pixels at all has no tape.
+    parameter contributions go to accumulators. What the VJP does not read is not taped. Of what the forward
+    decided (which cut clipped, which branch was taken) it reads one bit each, the :attr:`decisions`, and computes
+    nothing again for it; a stage whose VJP reads no pixels besides has no tape.
 
     Throughput: one beat per clock. Latency: window and scatter lag, then :attr:`latency` clocks.
 
     Parameters
     ----------
-    stage : Stage
+    graph : StageGraph
+        Of the stage.
     cotangent : Format
         Of the output's cotangent.
     build : Build
@@ -75,10 +77,14 @@ class AdjointUnit(wiring.Component):
 
     Members
     -------
+    decisions : dict of str to Node
+        What the forward unit must give of every site, by the channels of ``i``.
     tape : stream of beats of :attr:`taped`
-        Present if anything is taped.
-    i, o : stream of beats
-        Cotangents of the stage's output and of its input; lanes outside the picture carry 0.
+        Present if any pixels are taped.
+    i : stream of beats
+        Cotangents of the stage's output, and the decisions.
+    o : stream of beats
+        Cotangents of the stage's input; lanes outside the picture carry 0.
     results : list of (stream of signed(64), words)
         Parameter cotangents in the order of declaration, ...
     counted : stream of signed(64)
@@ -90,15 +96,16 @@ class AdjointUnit(wiring.Component):
         A group ended before the results of the one before were taken.
     """
 
-    def __init__(self, stage: Stage, cotangent: Format, build: Build, parameters: StageParameters) -> None:
-        self.stage, self.build, self.parameters = stage, build, parameters
-        self._graph = stage.trace()
-        self._pullback = pullback = self._graph.pullback(dict.fromkeys(stage.o.names, cotangent))
-        self.i_pixel = Pixel(tuple((channel, cotangent) for channel in stage.o.names))
+    def __init__(
+        self, graph: StageGraph, cotangent: Format, build: Build, parameters: StageParameters
+    ) -> None:
+        self.stage, self.build, self.parameters = graph.stage, build, parameters
+        stage = graph.stage
+        self._pullback = pullback = graph.pullback(dict.fromkeys(stage.o.names, cotangent))
         self.o_pixel = Pixel(tuple((channel, stage.cotangent) for channel in stage.i.names))
 
         # What one pixel gives: cotangents of taps (exact, or cut if they leave at once), and contributions.
-        zero = self._graph.graph.constant(0)
+        zero = graph.graph.constant(0)
         nodes: dict[str, Node] = {}
         if stage.radius:
             for (channel, dy, dx), node in pullback.taps.items():
@@ -118,11 +125,15 @@ class AdjointUnit(wiring.Component):
         for n, contribution in enumerate(pullback.tables):
             nodes[f"table_{n}_value"] = contribution.value
             nodes[f"table_{n}_index"] = contribution.index
+        nodes, self.decisions = tape_decisions(nodes)
         self.lanes = Lanes(nodes, build=build, parameters=parameters)
+        self.i_pixel = Pixel(
+            (*((channel, cotangent) for channel in stage.o.names), *((label, UQ(1, 0)) for label in self.decisions))
+        )
 
         read = {
             node.primitive.channel
-            for node in self._graph.graph.live(list(nodes.values()))
+            for node in graph.graph.live(list(nodes.values()))
             if isinstance(node.primitive, Tap)
         }
         self.taped = Pixel(tuple((c, f) for c, f in stage.i.channels if c in read)) if read else None
@@ -316,10 +327,11 @@ class AdjointUnit(wiring.Component):
             leaving.feed(m, p, {tap_label(c, 0, 0): scatter.o.payload.lane[p][c] for c in stage.i.names})
         return leaving
 
-    def _feed(self, m: Module, lane: int, values: dict, cotangent) -> None:
-        """Taps and cotangents into a lane. A cotangent that is none is 0, and so is all that is linear in it."""
-        gated = {f"{c}_bar": Mux(self.lanes.valid, cotangent[c], 0) for c in self.i_pixel.names}
-        self.lanes.feed(m, lane, values | gated)
+    def _feed(self, m: Module, lane: int, values: dict, pixel) -> None:
+        """Taps, cotangents and decisions into a lane. A cotangent that is none is 0, and so is all that is linear in
+        it."""
+        gated = {f"{c}_bar": Mux(self.lanes.valid, pixel[c], 0) for c in self.stage.o.names}
+        self.lanes.feed(m, lane, values | gated | {label: pixel[label] for label in self.decisions})
 
     def _add_lanes(self, m: Module) -> None:
         """What the lanes give to the same tap is added, a level of registered adders per doubling of lanes."""

@@ -24,6 +24,7 @@ from ..bus.axi4stream import Align, Pack, Unpack, axi4stream_members
 from ..bus.control import RESULT_CLOCKS, Control
 from ..stream.fork import Fork
 from ..stream.framer import Framer
+from ..stream.join import Join
 from ..stream.pixel import Pixel, beat_layout
 from ..stream.skid import SkidBuffer
 from ..stream.tape import Tape
@@ -45,7 +46,7 @@ SETTLE = 16
 """Clocks in which everything that is pipelined between the control plane and the units has arrived."""
 
 
-BETWEEN = 14
+BETWEEN = 15
 """Clocks that a beat may spend between two units, in the FIFO of the one and on the way into the other."""
 
 
@@ -99,10 +100,7 @@ class Core(wiring.Component):
         self.pipeline, self.build, self._vjp, self._picture = pipeline, build, vjp, picture
         self.map = pipeline.register_map(build, vjp=vjp)
         self.parameters = [StageParameters(stage, pipeline.base(k)) for k, stage in enumerate(pipeline)]
-        self.forward = [
-            ForwardUnit(stage, build, parameters)
-            for stage, parameters in zip(pipeline, self.parameters, strict=True)
-        ]
+        graphs = [stage.trace() for stage in pipeline]
         self.adjoint: list[AdjointUnit] = []
         self.loss: LossUnit | None = None
         members = {f"s_axil_{k}": v for k, v in _plain(axi4lite_members()).items()}
@@ -118,19 +116,24 @@ class Core(wiring.Component):
             port("picture", pipeline.o, container(pipeline.o), sink=False)
         if vjp:
             self.adjoint = [
-                AdjointUnit(stage, pipeline.output_cotangent(k), build, self.parameters[k])
-                for k, stage in enumerate(pipeline)
+                AdjointUnit(graph, pipeline.output_cotangent(k), build, self.parameters[k])
+                for k, graph in enumerate(graphs)
             ]
             self.loss = LossUnit(pipeline.o, OUTPUT_COTANGENT, build)
             port("target", pipeline.o, container(pipeline.o), sink=True)
             port("cotangent", self.loss.o_pixel, COTANGENT_CONTAINER, sink=True)
             port("gradient", self.adjoint[0].o_pixel, COTANGENT_CONTAINER, sink=False)
+        decisions = [unit.decisions for unit in self.adjoint] or [{}] * len(graphs)
+        self.forward = [
+            ForwardUnit(graph, build, parameters, taken)
+            for graph, parameters, taken in zip(graphs, self.parameters, decisions, strict=True)
+        ]
         super().__init__(members)
 
     # ------------------------------------------------------------------------------------------ sizes
 
     def tape_depth(self, index: int) -> int:
-        """Beats of a stage's tape: the lines until its cotangent comes, and what the units between hold."""
+        """Beats of a stage's tapes: the lines until its cotangent comes, and what the units between hold."""
         between = [*self.forward[index:], *self.adjoint[index + 1 :]]
         radii = [stage.radius for stage in self.pipeline.stages[index + 1 :]]
         columns = 2 * sum(-(-radius // self.build.lanes) for radius in radii)
@@ -144,10 +147,9 @@ class Core(wiring.Component):
         if self._vjp:
             bits["adjoint"] = sum(unit.memory_bits for unit in self.adjoint)
             bits["tape"] = sum(
-                self.tape_depth(k) * unit.taped.width * self.build.lanes
+                self.tape_depth(k) * ((unit.taped.width if unit.taped else 0) + len(unit.decisions))
                 for k, unit in enumerate(self.adjoint)
-                if unit.taped is not None
-            )
+            ) * self.build.lanes  # fmt: skip
         return bits
 
     def _units(self) -> Iterator[tuple[str, Any]]:
@@ -263,10 +265,8 @@ class Core(wiring.Component):
             return source
         stage, unit, count = self.pipeline.stages[k], self.adjoint[k], self.build.lanes
         assert unit.taped is not None
-        fork = Fork(beat_layout(stage.i, count), 2)
+        m.submodules[f"{stage.name}_fork"] = fork = Fork(beat_layout(stage.i, count), 2)
         layout = beat_layout(unit.taped, count)
-        tape = Tape(layout, self.tape_depth(k), family=self.build.family)
-        m.submodules[f"{stage.name}_fork"], m.submodules[f"{stage.name}_tape"] = fork, _OwnReset(tape)
         wiring.connect(m, source, fork.i)
         branch = fork.o[1]
         taped = stream.Signature(layout).create(path=(f"{stage.name}_taped",))
@@ -276,9 +276,36 @@ class Core(wiring.Component):
         for p in range(count):
             for channel in unit.taped.names:
                 m.d.comb += taped.payload.lane[p][channel].eq(branch.payload.lane[p][channel])
-        _link(m, f"{stage.name}_taped", taped, tape.i)
-        _link(m, f"{stage.name}_tape", tape.o, unit.tape)
+        _link(m, f"{stage.name}_tape_end", self._tape(m, k, f"{stage.name}_tape", taped), unit.tape)
         return fork.o[0]
+
+    def _tape(self, m: Module, k: int, name: str, source: Any) -> Any:
+        """The stream through a tape of stage k."""
+        tape = Tape(source.payload.shape(), self.tape_depth(k), family=self.build.family)
+        m.submodules[name] = _OwnReset(tape)
+        _link(m, f"{name}_begin", source, tape.i)
+        return tape.o
+
+    def _with_decisions(self, m: Module, k: int, cotangent: Any) -> Any:
+        """The cotangent of a stage's output, with what its forward unit decided, from their tape."""
+        stage, unit, count = self.pipeline.stages[k], self.adjoint[k], self.build.lanes
+        if not unit.decisions:
+            return cotangent
+        decisions = self._tape(m, k, f"{stage.name}_decisions", self.forward[k].decisions)
+        m.submodules[f"{stage.name}_join"] = join = Join(cotangent.payload.shape(), decisions.payload.shape())
+        wiring.connect(m, cotangent, join.a)
+        wiring.connect(m, decisions, join.b)
+        joined = stream.Signature(beat_layout(unit.i_pixel, count)).create(path=(f"{stage.name}_joined",))
+        m.d.comb += [joined.valid.eq(join.o.valid), join.o.ready.eq(joined.ready)]
+        beat, taken = join.o.payload.a, iter(join.o.payload.b)
+        for flag in ("first", "eol", "last"):
+            m.d.comb += joined.payload[flag].eq(beat[flag])
+        for p in range(count):
+            for channel in stage.o.names:
+                m.d.comb += joined.payload.lane[p][channel].eq(beat.lane[p][channel])
+            for label in unit.decisions:
+                m.d.comb += joined.payload.lane[p][label].eq(next(taken))
+        return joined
 
     def _pull_back(self, m: Module, control: Control, gate: Gate, raw: Framer) -> list[Framer]:
         """Loss and adjoint units, from the output back to the input."""
@@ -311,8 +338,8 @@ class Core(wiring.Component):
             framers.append(framer)
 
         cotangent = loss.o
-        for stage, unit in reversed(list(zip(self.pipeline, self.adjoint, strict=True))):
-            _link(m, f"{stage.name}_cotangent", cotangent, unit.i)
+        for k, (stage, unit) in reversed(list(enumerate(zip(self.pipeline, self.adjoint, strict=True)))):
+            _link(m, f"{stage.name}_cotangent", self._with_decisions(m, k, cotangent), unit.i)
             cotangent = unit.o
         self._output(m, control, "gradient", self.adjoint[0].o_pixel, COTANGENT_CONTAINER, cotangent)
         return framers

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, signed
-from amaranth.lib import stream, wiring
+from collections.abc import Mapping
+
+from amaranth.hdl import Cat, Module, Mux, signed, unsigned
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..kernel import Node
 from ..stream.accumulate import Accumulate
 from ..stream.feeder import Feeder
 from ..stream.fifo import FlowFifo
+from ..stream.fork import Fork
 from ..stream.pixel import beat_layout
 from ..stream.window import Window
 from .build import Build
 from .group import GroupEnd
 from .lanes import Lanes
 from .parameters import StageParameters
-from .stage import Stage
+from .stage import StageGraph
 
 __all__ = ["ForwardUnit", "depth_for", "tap_values"]
 
@@ -53,13 +57,18 @@ class ForwardUnit(wiring.Component):
 
     Parameters
     ----------
-    stage : Stage
+    graph : StageGraph
+        Of the stage.
     build : Build
     parameters : StageParameters
+    decisions : mapping of str to Node
+        Conditions of the graph that the adjoint unit asks for.
 
     Members
     -------
     i, o : stream of beats of ``stage.i`` and ``stage.o``
+    decisions : stream of the decisions of a beat, lane by lane
+        Present if there are any.
     results : stream of signed(64)
         Per group of frames one word: how many cuts clipped.
     width, height, cfa, bypass, frames : static
@@ -69,12 +78,19 @@ class ForwardUnit(wiring.Component):
         A group ended before the result of the one before was taken.
     """
 
-    def __init__(self, stage: Stage, build: Build, parameters: StageParameters) -> None:
-        self.stage, self.build, self.parameters = stage, build, parameters
-        self._graph = stage.trace()
-        nodes = dict(self._graph.outputs)
-        if self._graph.saturated is not None:
-            nodes["saturated"] = self._graph.saturated
+    def __init__(
+        self,
+        graph: StageGraph,
+        build: Build,
+        parameters: StageParameters,
+        decisions: Mapping[str, Node] | None = None,
+    ) -> None:
+        self.stage, self.build, self.parameters = graph.stage, build, parameters
+        stage = graph.stage
+        self._decisions = dict(decisions or {})
+        nodes = graph.outputs | self._decisions
+        if graph.saturated is not None:
+            nodes["saturated"] = graph.saturated
         self.lanes = Lanes(nodes, build=build, parameters=parameters)
         self._feeder = Feeder(stage.i, lanes=build.lanes, window=stage.radius)
         self._window = (
@@ -84,20 +100,21 @@ class ForwardUnit(wiring.Component):
         )  # fmt: skip
         self.latency = self.lanes.latency + (self._window.latency if self._window else 0)
         self._in_flight = self.latency + self._feeder.margin
-        super().__init__(
-            {
-                "i": In(stream.Signature(beat_layout(stage.i, build.lanes))),
-                "o": Out(stream.Signature(beat_layout(stage.o, build.lanes))),
-                "results": Out(stream.Signature(signed(64))),
-                "width": In(16),
-                "height": In(16),
-                "cfa": In(2),
-                "bypass": In(1),
-                "frames": In(16),
-                "done": Out(1),
-                "overrun": Out(1),
-            }
-        )
+        members = {
+            "i": In(stream.Signature(beat_layout(stage.i, build.lanes))),
+            "o": Out(stream.Signature(beat_layout(stage.o, build.lanes))),
+            "results": Out(stream.Signature(signed(64))),
+            "width": In(16),
+            "height": In(16),
+            "cfa": In(2),
+            "bypass": In(1),
+            "frames": In(16),
+            "done": Out(1),
+            "overrun": Out(1),
+        }
+        if self._decisions:
+            members["decisions"] = Out(stream.Signature(unsigned(len(self._decisions) * build.lanes)))
+        super().__init__(members)
 
     @property
     def memory_bits(self) -> int:
@@ -109,11 +126,24 @@ class ForwardUnit(wiring.Component):
         lanes, stage = self.lanes, self.stage
         m.submodules.feeder = feeder = self._feeder
         m.submodules.lanes = lanes
-        fifo = FlowFifo(beat_layout(stage.o, self.build.lanes), depth_for(self._in_flight), self._in_flight,
-                        family=self.build.family)  # fmt: skip
+        layout = data.StructLayout(
+            {
+                "beat": beat_layout(stage.o, self.build.lanes),
+                "decisions": unsigned(len(self._decisions) * self.build.lanes),
+            }
+        )
+        fifo = FlowFifo(layout, depth_for(self._in_flight), self._in_flight, family=self.build.family)
         m.submodules.fifo = fifo
         wiring.connect(m, wiring.flipped(self.i), feeder.i)
-        wiring.connect(m, fifo.o, wiring.flipped(self.o))
+        m.submodules.fork = fork = Fork(layout, 2 if self._decisions else 1)
+        wiring.connect(m, fifo.o, fork.i)
+        leaving = {"beat": self.o} | ({"decisions": self.decisions} if self._decisions else {})
+        for (name, o), branch in zip(leaving.items(), fork.o, strict=True):
+            m.d.comb += [
+                o.payload.eq(branch.payload[name]),
+                o.valid.eq(branch.valid),
+                branch.ready.eq(o.ready),
+            ]
         m.d.comb += [
             feeder.room.eq(fifo.room),
             feeder.width.eq(self.width),
@@ -135,8 +165,9 @@ class ForwardUnit(wiring.Component):
             for p in range(self.build.lanes):
                 lanes.feed(m, p, tap_values(window.o.payload.taps, stage.radius, p))
 
-        beat, site = fifo.i.payload, lanes.o_site
-        m.d.comb += fifo.i.valid.eq(lanes.o_valid)
+        beat, site = fifo.i.payload.beat, lanes.o_site
+        taken = [outputs[label] for outputs in lanes.outputs for label in self._decisions]
+        m.d.comb += [fifo.i.valid.eq(lanes.o_valid), fifo.i.payload.decisions.eq(Cat(taken))]
         m.d.comb += [beat.first.eq(site.first), beat.eol.eq(site.eol), beat.last.eq(site.last)]
         for p, outputs in enumerate(lanes.outputs):
             for channel in stage.o.names:

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from .enable import enables
 from .pixel import Flow
-from .skid import SkidBuffer
+from .serialise import Serialise
 
 __all__ = ["Accumulate", "check_terms"]
 
@@ -118,7 +118,7 @@ class Accumulate(wiring.Component):
             valids.eq(Cat(self.i.valid, valids[:-1])),
             lasts.eq(Cat(self.i.valid & self.i.payload.last, lasts[:-1])),
         ]
-        load = Signal()  # the accumulators hold a finished group; it goes to the snapshot
+        load = Signal()  # the accumulators hold a finished group, and its words begin to leave
         sums = {}
         for name, value_width in self._terms:
             row = []
@@ -148,33 +148,13 @@ class Accumulate(wiring.Component):
             m.d.sync += accumulator.eq(Mux(restart, 0, accumulator) + total)
             accumulators[name] = accumulator
 
-        # The snapshot is a shift chain, so that no multiplexer spans the words. Word k passes through the
-        # places below it: each place is as wide as the widest word at or above it.
-        occupied = Signal()
-        left = Signal(range(len(self._terms) + 1))
-        m.d.comb += self.busy.eq(lasts.any() | load | occupied)
-        m.submodules.skid = skid = SkidBuffer(signed(64))
-        wiring.connect(m, skid.o, wiring.flipped(self.o))
-        widest = 0
-        chain = []
-        for name in reversed(accumulators):
-            widest = max(widest, self._widths[name])
-            chain.insert(0, Signal(signed(widest), name=f"{name}_snapshot", reset_less=True))
-        shift = occupied & skid.i.ready
-        m.d.comb += [skid.i.valid.eq(occupied), skid.i.payload.eq(chain[0])]
-        for place, accumulator, after in zip(
-            chain, accumulators.values(), [*chain[1:], chain[-1]], strict=True
-        ):
-            with m.If(load):
-                m.d.sync += place.eq(accumulator)
-            with m.Elif(shift):
-                m.d.sync += place.eq(after)
-        with m.If(load):
-            m.d.sync += [occupied.eq(1), left.eq(len(self._terms) - 1)]
-        with m.Elif(shift):
-            m.d.sync += [occupied.eq(left != 0), left.eq(left - 1)]
+        m.submodules.words = words = Serialise(self._widths)
+        wiring.connect(m, words.o, wiring.flipped(self.o))
+        m.d.comb += [words.i.valid.eq(load), self.busy.eq(lasts.any() | load | words.busy)]
+        for name, accumulator in accumulators.items():
+            m.d.comb += words.i.payload[name].eq(accumulator)
         m.d.sync += [
-            load.eq(lasts[-1] & ~occupied & ~load),
-            self.overrun.eq(lasts[-1] & (occupied | load)),
+            load.eq(lasts[-1] & ~words.busy & ~load),
+            self.overrun.eq(lasts[-1] & (words.busy | load)),
         ]
         return m

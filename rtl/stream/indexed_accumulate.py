@@ -12,7 +12,7 @@ from .accumulate import check_terms
 from .enable import enables
 from .pixel import Flow
 from .ram import DistributedRam
-from .skid import SkidBuffer
+from .serialise import Serialise
 
 __all__ = ["IndexedAccumulate"]
 
@@ -215,39 +215,21 @@ class IndexedAccumulate(wiring.Component):
     def _read_out(
         self, m: Module, accepted, occupied: Signal, bank: Signal, row: Signal, bits: int, drained
     ) -> None:
-        """Index by index its words go into a shift chain, and from there to ``o``."""
-        names = [name for name, _ in self._terms]
+        """Index by index its words go to ``o``."""
         entry = Signal(range(self._entries))
         wait = Signal(range(_Sums.LATENCY + self._levels))
-        load = Signal()
-        left = Signal(range(len(names) + 1))
-        m.d.sync += row.eq(Cat(entry, Const(0, bits - len(entry)), ~bank))
+        m.submodules.words = words = Serialise(self._widths)
+        wiring.connect(m, words.o, wiring.flipped(self.o))
+        m.d.sync += [row.eq(Cat(entry, Const(0, bits - len(entry)), ~bank)), words.i.valid.eq(wait == 1)]
         m.d.comb += self.busy.eq(occupied)
-        m.submodules.skid = skid = SkidBuffer(signed(64))
-        wiring.connect(m, skid.o, wiring.flipped(self.o))
-        chain = []
-        widest = 0
-        for name in reversed(names):
-            widest = max(widest, self._widths[name])
-            chain.insert(0, Signal(signed(widest), name=f"{name}_leaving", reset_less=True))
-        shift = (left != 0) & skid.i.ready
-        m.d.comb += [skid.i.valid.eq(left != 0), skid.i.payload.eq(chain[0])]
-        for place, name, after in zip(chain, names, [*chain[1:], chain[-1]], strict=True):
-            with m.If(load):
-                m.d.sync += place.eq(drained[name][0])
-            with m.Elif(shift):
-                m.d.sync += place.eq(after)
-        m.d.sync += load.eq(0)
+        for name, values in drained.items():
+            m.d.comb += words.i.payload[name].eq(values[0])
         with m.If(accepted):
             m.d.sync += [occupied.eq(1), entry.eq(0), wait.eq(_Sums.LATENCY - 1 + self._levels)]
         with m.Elif(wait != 0):
-            m.d.sync += [wait.eq(wait - 1), load.eq(wait == 1)]
-        with m.Elif(load):
-            m.d.sync += left.eq(len(names))
-        with m.Elif(shift):
-            m.d.sync += left.eq(left - 1)
-            with m.If(left == 1):
-                with m.If(entry == self._entries - 1):
-                    m.d.sync += occupied.eq(0)
-                with m.Else():
-                    m.d.sync += [entry.eq(entry + 1), wait.eq(self._levels + 1)]
+            m.d.sync += wait.eq(wait - 1)
+        with m.Elif(words.ends):
+            with m.If(entry == self._entries - 1):
+                m.d.sync += occupied.eq(0)
+            with m.Else():
+                m.d.sync += [entry.eq(entry + 1), wait.eq(self._levels + 1)]

@@ -11,7 +11,9 @@ from ...numeric import Format
 from ..graph import Node, Range
 from .base import Primitive
 
-__all__ = ["Constant", "Cotangent", "Entry", "Flag", "SiteValue", "Source", "Tangent", "Tap", "constant_like"]
+__all__ = [
+    "Constant", "Cotangent", "Decision", "Entry", "Flag", "SiteValue", "Source", "Tangent", "Tap", "constant_like",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,18 @@ class Cotangent(Source):
     @property
     def label(self) -> str:
         return f"{self.channel}_bar"
+
+
+@dataclass(frozen=True)
+class Decision(Source):
+    """A decision that the forward took at this site."""
+
+    condition: str
+    mnemonic: ClassVar[str] = "decision"
+
+    @property
+    def label(self) -> str:
+        return f"decision_{self.condition}"
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,6 @@ def test_tables_need_not_come_last():
         def bypass(self, x):
             return {"x": x.x}
 
-    unit = AdjointUnit(TableFirst(), SQ(4, 6), Build(), StageParameters(TableFirst(), 16))
+    unit = AdjointUnit(TableFirst().trace(), SQ(4, 6), Build(), StageParameters(TableFirst(), 16))
     assert [words for _, words in unit.results] == [5, 1]
     assert [id(stream) for stream, _ in unit.results] == [id(unit.curve_bar), id(unit.offset_bar)]
