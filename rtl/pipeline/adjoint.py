@@ -128,7 +128,10 @@ class AdjointUnit(wiring.Component):
         nodes, self.decisions = tape_decisions(nodes)
         self.lanes = Lanes(nodes, build=build, parameters=parameters)
         self.i_pixel = Pixel(
-            (*((channel, cotangent) for channel in stage.o.names), *((label, UQ(1, 0)) for label in self.decisions))
+            (
+                *((channel, cotangent) for channel in stage.o.names),
+                *((label, UQ(1, 0)) for label in self.decisions),
+            )
         )
 
         read = {

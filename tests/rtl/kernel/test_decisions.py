@@ -85,9 +85,7 @@ def test_conditions_without_pixels_are_no_decisions():
 def test_decisions_of_one_name_stay_apart():
     """A kernel may call two conditions alike."""
     kernel = trace(
-        lambda x, t, s: {
-            "y": where((x.a < 1).named("low"), x.a, 0) + where((x.b < 2).named("low"), x.b, 0)
-        },
+        lambda x, t, s: {"y": where((x.a < 1).named("low"), x.a, 0) + where((x.b < 2).named("low"), x.b, 0)},
         channels={"a": SQ(4, 0), "b": SQ(4, 0)},
         parameters={},
     )
