@@ -20,18 +20,34 @@ from amaranth.hdl import Const, Fragment, Module, Mux, Signal, Value
 from amaranth.sim import Simulator
 
 from pullback.rtl.isp import WhiteBalance
-from pullback.rtl.kernel import cut, differentiate, evaluate, lower, maximum, minimum, trace, vjp
+from pullback.rtl.kernel import (
+    cut,
+    decisions,
+    differentiate,
+    evaluate,
+    lower,
+    maximum,
+    minimum,
+    substitute,
+    trace,
+    vjp,
+)
 from pullback.rtl.kernel.primitives import arithmetic, table
 from pullback.rtl.kernel.primitives.cut import Round, Saturate, clips
 from pullback.rtl.kernel.primitives.select import Absolute, Extremum, Where, both, either, less, where
+from pullback.rtl.kernel.primitives.source import Decision, Entry, EntryOfColour
 from pullback.rtl.numeric import SQ
+from pullback.rtl.pipeline import colour_entries
 from pullback.rtl.pipeline.parameters import StageParameters
 from pullback.rtl.stream import accumulate, fifo, indexed_accumulate, scatter, scatter_add, skid, window
 from pullback.rtl.stream.enable import enables
 from pullback.rtl.stream.feeder import Feeder
+from pullback.rtl.stream.ram import DistributedRam
 
 from .rtl.isp import test_kernels as kernels
+from .rtl.kernel import test_decisions as taped
 from .rtl.kernel import test_kernel as datapaths
+from .rtl.pipeline import test_colour_entries as colours
 from .rtl.stream import test_accumulate as sums
 from .rtl.stream import test_feeder_window as windows
 from .rtl.stream import test_fifo as fifos
@@ -279,6 +295,11 @@ def capacity_of_a_tape() -> None:
     fifos.test_holds_exactly_depth(65)
 
 
+def entries_of_a_colour() -> None:
+    """Two entries a colour, loaded from the bus."""
+    colours.test_load_and_read(2)
+
+
 def pipeline_into_a_flow_fifo() -> None:
     """Nothing overflows behind three clocks of pipeline."""
     fifos.test_room_stops_a_pipeline_in_time(9, 3)
@@ -287,6 +308,8 @@ def pipeline_into_a_flow_fifo() -> None:
 def loaded_parameters() -> None:
     """Words of the load bus, the neighbours' included, against the entries they belong to."""
     dut = StageParameters(WhiteBalance(), 5)
+    form = WhiteBalance.parameters["gain"].format
+    entries = [dut.entry(Entry(form, "gain", k)) for k in range(4)]
     words = {address: 100 + address for address in range(3, 12)}
 
     async def bench(ctx):
@@ -297,7 +320,7 @@ def loaded_parameters() -> None:
             await ctx.tick()
         ctx.set(dut.load.valid, 0)
         await ctx.tick().repeat(3)
-        assert [ctx.get(dut.entry[f"gain_{k}"]) for k in range(4)] == [words[5 + k] for k in range(4)]
+        assert [ctx.get(entry) for entry in entries] == [words[5 + k] for k in range(4)]
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
@@ -402,13 +425,30 @@ def backwards(patch: pytest.MonkeyPatch) -> None:
     original = StageParameters.elaborate
 
     def faulty(self, platform) -> Module:
-        promised = self.entry
-        self.entry = dict(zip(promised, reversed(promised.values()), strict=True))
-        m = original(self, platform)
-        self.entry = promised
-        return m
+        self._entries = dict(zip(self._entries, reversed(self._entries.values()), strict=True))
+        return original(self, platform)
 
     patch.setattr(StageParameters, "elaborate", faulty)
+
+
+class FirstRowOnly(DistributedRam):
+    """A RAM whose write row is ignored."""
+
+    def elaborate(self, platform) -> Module:
+        self.write_row = Const(0, len(self.write_row))
+        return super().elaborate(platform)
+
+
+def with_the_next_entry(nodes, parameters):
+    """Selections by colour that read entry k ^ 1."""
+    changed = colour_entries.choose_by_colour(nodes, parameters)
+    graph = next(iter(changed.values())).graph
+    swapped = {
+        node.index: graph.node(dataclasses.replace(node.primitive, k=node.primitive.k ^ 1))
+        for node in list(graph.nodes)
+        if isinstance(node.primitive, EntryOfColour)
+    }
+    return substitute(changed, swapped)
 
 
 def delays(change: int) -> Callable[[pytest.MonkeyPatch], None]:
@@ -527,6 +567,18 @@ RTL_FAULTS = {
     "datapath: delay lines one clock long": (delays(1), datapath("product")),
     "multiplier: thought a clock quicker": (replaced(arithmetic.Mul, "latency", 2), datapath("product")),
     "parameters: loaded backwards": (backwards, loaded_parameters),
+    "entries of a colour: all in the first colour's row": (
+        replaced(colour_entries, "DistributedRam", FirstRowOnly),
+        entries_of_a_colour,
+    ),
+    "entries of a colour: a neighbour's": (
+        replaced(colours, "choose_by_colour", with_the_next_entry),
+        colours.test_selections_by_colour_become_one_source,
+    ),
+    "decisions: one for all": (
+        replaced(decisions, "Decision", lambda form, condition: Decision(form, "any")),
+        lambda: taped.test_pullback_with_decisions_from_the_tape("filter_bank"),
+    ),
 }
 
 FAULTS = VJP_FAULTS | RTL_FAULTS

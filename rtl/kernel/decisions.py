@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..numeric import UQ
-from .graph import Node, Range
+from .graph import Node, Range, substitute
 from .primitives.source import Cotangent, Decision, Source, Tap
 
 __all__ = ["tape_decisions"]
@@ -35,15 +35,10 @@ def tape_decisions(nodes: Mapping[str, Node]) -> tuple[dict[str, Node], dict[str
     decisions: dict[str, Node] = {}
     taped: dict[int, Node] = {}
     for node in live:
-        arguments = []
-        for a in node.arguments:
+        for a in node.arguments if node.index in of_cotangents else ():
             condition = a.range == Range(0, 0, 1) and not isinstance(a.primitive, Source)
-            if condition and a.index in of_pixels - of_cotangents and node.index in of_cotangents:
+            if condition and a.index in of_pixels - of_cotangents:
                 source = graph.node(Decision(UQ(1, 0), f"{a.name or a.primitive.mnemonic}_{a.index}"))
                 decisions[source.primitive.label] = a
-                arguments.append(source)
-            else:
-                arguments.append(taped[a.index])
-        again = taped[node.index] = graph.node(node.primitive, arguments)
-        again.name = again.name or node.name
-    return {name: taped[node.index] for name, node in nodes.items()}, decisions
+                taped[a.index] = source
+    return substitute(nodes, taped), decisions

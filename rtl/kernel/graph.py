@@ -7,7 +7,7 @@ nodes, in an order in which arguments come first, and makes every node once (com
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from amaranth.hdl import Shape
 if TYPE_CHECKING:
     from .primitives.base import Primitive
 
-__all__ = ["MULTIPLIER_WIDTH", "Graph", "Node", "Range"]
+__all__ = ["MULTIPLIER_WIDTH", "Graph", "Node", "Range", "substitute"]
 
 MULTIPLIER_WIDTH = 18
 """Widest signed operand of a multiplication: one FPGA multiplier (numeric contract, point 1)."""
@@ -196,3 +196,16 @@ class Graph:
                 needed.add(node.index)
                 stack.extend(node.arguments)
         return [node for node in self.nodes if node.index in needed]
+
+
+def substitute(nodes: Mapping[str, Node], replacements: Mapping[int, Node]) -> dict[str, Node]:
+    """The nodes, with other nodes of the same graph in place of some, by their indices, that they are or depend on."""
+    result: dict[int, Node] = {}
+    for node in next(iter(nodes.values())).graph.live(list(nodes.values())) if nodes else []:
+        if node.index in replacements:
+            result[node.index] = replacements[node.index]
+            continue
+        again = node.graph.node(node.primitive, [result[a.index] for a in node.arguments])
+        again.name = again.name or node.name
+        result[node.index] = again
+    return {name: result[node.index] for name, node in nodes.items()}

@@ -33,6 +33,14 @@ class Load:
         self.address = Signal(12)
         self.data = Signal(32)
 
+    def eq(self, other: Any) -> list:
+        """Take what another bus carries."""
+        return [
+            self.valid.eq(other.valid),
+            self.address.eq(other.address),
+            self.data.eq(other.data),
+        ]
+
 
 class DelayLine(Elaboratable):
     """``o[t] = i[t - depth]``: registers if short, a circular buffer in distributed RAM if long.
@@ -130,15 +138,14 @@ class Datapath(Elaboratable):
         The clock in hertz that the registers are placed for.
     family : str
         Whose multipliers: "generic" or "ecp5".
-    arrival : mapping of str to int
-        Sources, by label, that arrive later than step 0.
     words : mapping of str to int
         Word address of each table parameter on the load bus.
 
     Members
     -------
+    sources : list of Source
     inputs : dict of str to Signal
-        The sources by label.
+        The sources by label. Those that arrive later than others come so many clocks after them.
     outputs : dict of str to Signal
         Valid ``latency`` clocks after the inputs.
     load : Load
@@ -151,20 +158,16 @@ class Datapath(Elaboratable):
         *,
         clock: float,
         family: str = "generic",
-        arrival: Mapping[str, int] | None = None,
         words: Mapping[str, int] | None = None,
     ) -> None:
         self.nodes = dict(outputs)
         self.family = family
         self.words = dict(words or {})
         self.load = Load()
-        self.schedule: Schedule = schedule(list(outputs.values()), clock=clock, arrival=dict(arrival or {}))
+        self.schedule: Schedule = schedule(list(outputs.values()), clock=clock)
         self._live = next(iter(outputs.values())).graph.live(list(outputs.values())) if outputs else []
-        self.inputs = {
-            node.primitive.label: Signal(node.primitive.format.shape, name=node.primitive.label)
-            for node in self._live
-            if isinstance(node.primitive, Source)
-        }
+        self.sources = [node.primitive for node in self._live if isinstance(node.primitive, Source)]
+        self.inputs = {s.label: Signal(s.format.shape, name=s.label) for s in self.sources}
         self.outputs = {name: Signal(node.shape, name=name) for name, node in outputs.items()}
 
     @property

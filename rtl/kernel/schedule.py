@@ -41,8 +41,8 @@ class Schedule:
         return node.index not in self.step
 
 
-def schedule(outputs: Sequence[Node], *, clock: float, arrival: dict[str, int] | None = None) -> Schedule:
-    """As soon as possible, at ``clock`` hertz; ``arrival`` gives sources (by label) that come later than step 0.
+def schedule(outputs: Sequence[Node], *, clock: float) -> Schedule:
+    """As soon as possible, at ``clock`` hertz.
 
     The inputs are taken as registered; so are the outputs' steps: the last register follows the last logic.
     """
@@ -57,7 +57,7 @@ def schedule(outputs: Sequence[Node], *, clock: float, arrival: dict[str, int] |
         moving = [a for a in node.arguments if not result.static(a)]
         if isinstance(primitive, Source):
             if not primitive.static:
-                result.step[node.index] = (arrival or {}).get(primitive.label, 0)
+                result.step[node.index] = primitive.arrival
                 elapsed[node.index] = 0.0
             continue
         if isinstance(primitive, Constant) or not (moving or primitive.latency):

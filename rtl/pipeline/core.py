@@ -22,6 +22,7 @@ from amaranth.lib.wiring import In
 from ..bus.axi4lite import axi4lite_members
 from ..bus.axi4stream import Align, Pack, Unpack, axi4stream_members
 from ..bus.control import RESULT_CLOCKS, Control
+from ..stream.fifo import Count
 from ..stream.fork import Fork
 from ..stream.framer import Framer
 from ..stream.join import Join
@@ -316,24 +317,22 @@ class Core(wiring.Component):
             loss.delta.eq(control.loss_delta),
             loss.scale.eq(control.loss_scale),
         ]
-        # A target or cotangent frame begins only once its raw frame has, so that a commit never finds it begun.
+        # A target or cotangent frame begins once its raw frame has, and not before, so that a commit that lets no raw
+        # frame begin finds none of them begun; but one that is owed still comes, or its raw frame would never leave.
         framers = []
         for name, pixel, bits, port in (
             ("target", self.pipeline.o, container(self.pipeline.o), loss.target),
             ("cotangent", loss.o_pixel, COTANGENT_CONTAINER, loss.cotangent),
         ):
             framer = self._input(m, control, name, pixel, bits)
-            ahead = Signal(8, name=f"{name}_ahead")  # raw frames begun, less frames begun here
-            begun = gate.o.valid & gate.o.ready & gate.o.payload.first
-            taken = framer.o.valid & framer.o.ready & framer.o.payload.first
             wanted = (control.loss_kind == 3) == (name == "cotangent")
-            with m.If(begun & ~taken & wanted):
-                m.d.sync += ahead.eq(ahead + 1)
-            with m.Elif(taken & ~(begun & wanted)):
-                m.d.sync += ahead.eq(ahead - 1)
-            m.d.comb += framer.hold.eq(
-                control.hold | (ahead == 0) | (framer.o.valid & framer.o.payload.first)
-            )
+            # Raw frames begun, less frames begun here.
+            m.submodules[f"{name}_ahead"] = ahead = Count(255)
+            m.d.comb += [
+                ahead.up.eq(gate.o.valid & gate.o.ready & gate.o.payload.first & wanted),
+                ahead.down.eq(framer.begins),
+                framer.hold.eq(ahead.empty),
+            ]
             _link(m, name, framer.o, port)
             framers.append(framer)
 

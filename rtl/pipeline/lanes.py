@@ -10,8 +10,10 @@ from amaranth.lib import data
 
 from ..kernel import Datapath, Node
 from ..kernel.lower import DelayLine
+from ..kernel.primitives.source import Entry, EntryOfColour
 from ..stream.pixel import site_layout
 from .build import Build
+from .colour_entries import ColourEntries, choose_by_colour
 from .parameters import StageParameters
 
 __all__ = ["Lanes"]
@@ -51,6 +53,8 @@ class Lanes(Elaboratable):
     ) -> None:
         self.build, self.parameters = build, parameters
         words = parameters.words if parameters else {}
+        if parameters is not None:
+            nodes = choose_by_colour(nodes, parameters.stage.parameters)
         self.datapaths = [
             Datapath(nodes, clock=build.clock, family=build.family, words=words) for _ in range(build.lanes)
         ]
@@ -61,6 +65,14 @@ class Lanes(Elaboratable):
         self.bypass = Signal()
         self.inputs = [datapath.inputs for datapath in self.datapaths]
         self.outputs = [datapath.outputs for datapath in self.datapaths]
+        sources = self.datapaths[0].sources
+        self._entries = {
+            s.label: parameters.entry(s) for s in sources if isinstance(s, Entry) and parameters is not None
+        }
+        self._of_colour: dict[str, dict[int, str]] = {}  # parameter -> k -> label
+        for source in sources:
+            if isinstance(source, EntryOfColour):
+                self._of_colour.setdefault(source.parameter, {})[source.k] = source.label
 
     @property
     def latency(self) -> int:
@@ -92,18 +104,19 @@ class Lanes(Elaboratable):
                 "site_colour": colours[p],
                 "bypass": self.bypass,
             }
+            known |= self._entries
             if self.parameters is not None:
-                known |= self.parameters.entry
+                m.d.sync += datapath.load.eq(self.parameters.load)
+                for name, labels in self._of_colour.items():
+                    entries = ColourEntries(
+                        self.parameters.stage.parameters[name], self.parameters.words[name], labels
+                    )
+                    m.submodules[f"{name}_of_colour_{p}"] = entries
+                    m.d.comb += [entries.load.eq(datapath.load), entries.colour.eq(colours[p])]
+                    known |= {label: entries.o[k] for k, label in labels.items()}
             for label, port in datapath.inputs.items():
                 if label in known:
                     m.d.comb += port.eq(known[label])
-            if self.parameters is not None:
-                load = self.parameters.load
-                m.d.sync += [
-                    datapath.load.valid.eq(load.valid),
-                    datapath.load.address.eq(load.address),
-                    datapath.load.data.eq(load.data),
-                ]
         return m
 
     def feed(self, m: Module, lane: int, values: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Elastic buffers: the one FIFO core, and its form for the end of a free-running pipeline."""
+"""Elastic buffers: the one FIFO core, its form for the end of a free-running pipeline, and their counter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .pixel import Flow
 from .ram import BlockRam, DistributedRam
 
-__all__ = ["Fifo", "FlowFifo"]
+__all__ = ["Count", "Fifo", "FlowFifo"]
 
 
 class _Pointer(wiring.Component):
@@ -32,7 +32,7 @@ class _Pointer(wiring.Component):
         return m
 
 
-class _Count(wiring.Component):
+class Count(wiring.Component):
     """``value`` = ups - downs, with ``empty`` = (value == 0) and ``full`` = (value == limit) as registers.
 
     The flags are computed beside the count, not from it, so that no path runs through adder and comparison.
@@ -109,12 +109,12 @@ class Fifo(wiring.Component):
         self._shape = shape
         self._depth = depth
         self._width = Shape.cast(shape).width
-        self._count = _Count(depth)
+        self._count = Count(depth)
         # What lies between i and o is kept as attributes: the proofs state their invariants over it.
         self.latency = 1
         if self._width:
             self._write, self._read = _Pointer(depth), _Pointer(depth)
-            self._stored = _Count(depth)
+            self._stored = Count(depth)
             if depth <= self._distributed:
                 self.latency = 2
                 self._ram = DistributedRam(self._width, depth)
@@ -127,7 +127,7 @@ class Fifo(wiring.Component):
                 # bit 0: the RAM's own output is a beat; bit 1: the register after it is one
                 self._reading = Signal(2)
                 self._prefetch = Fifo(shape, self._ahead)
-                self._credit = _Count(self._ahead)
+                self._credit = Count(self._ahead)
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),

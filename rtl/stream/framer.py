@@ -39,6 +39,8 @@ class Framer(wiring.Component):
         Do not begin another frame: a transfer with ``user`` waits. A frame that has begun goes on.
     o : Out(stream.Signature(beat_layout(pixel, lanes)))
         Registered.
+    begins : Out(1)
+        A frame's first transfer is taken in this clock.
     idle : Out(1)
         No frame has begun that has not left. With ``hold`` high as well it stays so.
     too_long, too_short : Out(1)
@@ -64,6 +66,7 @@ class Framer(wiring.Component):
                 "height": In(16),
                 "hold": In(1),
                 "o": Out(stream.Signature(beat_layout(pixel, lanes))),
+                "begins": Out(1),
                 "idle": Out(1),
                 "too_long": Out(1),
                 "too_short": Out(1),
@@ -101,7 +104,7 @@ class Framer(wiring.Component):
                 m.d.comb += drop.eq(between | excess)
                 m.d.comb += accept.eq(~between & ~excess & room)
         m.d.comb += i.ready.eq(accept | drop)
-        m.d.comb += raster.step.eq(emit | accept)
+        m.d.comb += [raster.step.eq(emit | accept), self.begins.eq(accept & i.payload.user)]
 
         interrupted = Signal()
         m.d.comb += interrupted.eq(i.valid & i.payload.user & ~fill & ~between)

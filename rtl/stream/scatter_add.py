@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .enable import enables
 from .fifo import FlowFifo
 from .pixel import Flow
 from .ram import BlockRam
@@ -289,13 +290,17 @@ class ScatterAdd(wiring.Component):
             drain_odd.eq(step & entry[0]),
         ]
 
-        # The tables.
+        # The tables. Each hears of its owner a clock later: no row of a drain or of a beat is there before.
         row = []
+        owners = [
+            enables(m, f"owned_{which}", owned[which], self._lanes * self._channels) for which in range(2)
+        ]
         place_valid, place_phase = Signal(), Signal()
         m.d.sync += [place_valid.eq(valid), place_phase.eq(phase)]
         for lane in range(self._lanes):
             for channel in range(self._channels):
                 value = beat.lane[lane][channel]
+                owner = Cat(copies[lane * self._channels + channel] for copies in owners)
                 word = Signal(signed(self._width), name=f"word_{lane}_{channel}", reset_less=True)
                 both = []
                 for parity, rows in enumerate((self._segments // 2 + 1, (self._segments + 1) // 2)):
@@ -315,7 +320,7 @@ class ScatterAdd(wiring.Component):
                         bank.phase.eq(place_phase),
                         bank.row.eq(bank_row),
                         bank.addend.eq(addend),
-                        bank.owned.eq(owned),
+                        bank.owned.eq(owner),
                         bank.drain_row.eq(drain_row),
                         bank.drain_select.eq(
                             (drain_odd if parity else drain_even)
@@ -323,8 +328,8 @@ class ScatterAdd(wiring.Component):
                         ),
                     ]
                     both.append(bank.drained)
-                # Unselected banks give 0, so OR and sum choose; `owned` is one-hot while words are made.
-                m.d.sync += word.eq(Mux(owned[1], both[0][1] | both[1][1], both[0][0] | both[1][0]))
+                # Unselected banks give 0, so OR and sum choose; `owner` is one-hot while words are made.
+                m.d.sync += word.eq(Mux(owner[1], both[0][1] | both[1][1], both[0][0] | both[1][0]))
                 row.append(word)
         # Modulo 2**width, which log2_count makes exact.
         for level in range(self._levels):

@@ -12,7 +12,8 @@ from ..graph import Node, Range
 from .base import Primitive
 
 __all__ = [
-    "Constant", "Cotangent", "Decision", "Entry", "Flag", "SiteValue", "Source", "Tangent", "Tap", "constant_like",
+    "Constant", "Cotangent", "Decision", "Entry", "EntryOfColour", "Flag", "SiteValue", "Source", "Tangent", "Tap",
+    "constant_like",
 ]  # fmt: skip
 
 
@@ -39,6 +40,8 @@ class Source(Primitive):
     """A value that comes from outside the kernel; its fields say which."""
 
     format: Format
+    arrival: ClassVar[int] = 0
+    """Steps after the site in which it comes."""
 
     @property
     def static(self) -> bool:
@@ -90,6 +93,20 @@ class Entry(Source):
     @property
     def label(self) -> str:
         return f"{self.parameter}_{self.index}"
+
+
+@dataclass(frozen=True)
+class EntryOfColour(Source):
+    """Entry ``colour * entries / 4 + k`` of parameter ``parameter``, colour being that of the site."""
+
+    parameter: str
+    k: int
+    mnemonic: ClassVar[str] = "entry_of_colour"
+    arrival: ClassVar[int] = 1
+
+    @property
+    def label(self) -> str:
+        return f"{self.parameter}_of_colour_{self.k}"
 
 
 @dataclass(frozen=True)

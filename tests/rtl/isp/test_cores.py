@@ -266,3 +266,30 @@ def test_reset_inside_a_frame_leaves_nothing_behind(cases, build):
         np.testing.assert_array_equal(run.gradient, case.expected.gradient)
         assert run.results.tolist() == case.expected.results
         assert model.errors == 0
+
+
+@pytest.mark.parametrize("kind", ["squared", "external"])
+def test_commit_between_a_frame_and_its_target(cases, kind):
+    """The raw frame is there, a commit comes, and only then the target or cotangent: the frame leaves, and is right;
+    then the commit is done."""
+    model, golden = _model(cases, *QUICK[0])
+    lanes, control, status = QUICK[0][2], 0x008, 0x00C
+    case = cases.isp_case(golden, height=5, width=9, count=1, kind=kind, seed=3)
+    arrays = {"raw": case.raw, **case.inputs}
+    beats = {n: pack_frames(a, lanes=lanes, bits=model.containers[n]) for n, a in arrays.items()}
+    late = "cotangent" if kind == "external" else "target"
+    model.load_parameters(case.words)
+    before = model.run_beats({n: b for n, b in beats.items() if n != late}, quiet=500)
+    assert before.taken["raw"] > 0 and not len(before.outputs["gradient"])
+    model.write(control, 1)
+    for _ in range(300):  # the frame words are checked, then the core holds further frames back
+        assert model.read(status) & 1, "the commit did not wait for the frame"
+    rest = {n: b.select(np.r_[before.taken.get(n, 0) : len(b)]) for n, b in beats.items()}
+    after = model.run_beats({n: b for n, b in rest.items() if len(b)}, quiet=1000)
+    assert not model.read(status) & 1
+    gradient = np.concatenate([run.outputs["gradient"].data for run in (before, after)])
+    whole = pack_frames(case.expected.gradient, lanes=lanes, bits=model.containers["gradient"])
+    np.testing.assert_array_equal(gradient, whole.data)
+    good = model.run(case.raw, **case.inputs)
+    np.testing.assert_array_equal(good.gradient, case.expected.gradient)
+    assert model.errors == 0

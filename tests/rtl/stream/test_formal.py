@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Module
 
 from pullback.rtl.stream.feeder import Feeder
-from pullback.rtl.stream.fifo import Fifo, FlowFifo, _Count, _Pointer
+from pullback.rtl.stream.fifo import Count, Fifo, FlowFifo, _Pointer
 from pullback.rtl.stream.scatter import Scatter
 from pullback.rtl.stream.skid import SkidBuffer
 from pullback.rtl.stream.tape import Tape
@@ -107,7 +107,7 @@ class SkipsARegister(SmallTape):
 
 def too_much_credit() -> Fifo:
     dut = SmallTape(1, 6)
-    dut._credit = _Count(5)
+    dut._credit = Count(5)
     return dut
 
 
