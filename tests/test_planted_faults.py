@@ -243,6 +243,14 @@ def never(prefix: str) -> Callable[..., list[Signal]]:
     return planted
 
 
+CONTROLS = BY_INDEX._controls
+
+
+def never_first(self, m: Module, lane: int, row: Value, first: Value) -> list:
+    """Sums whose first value joins what was there."""
+    return CONTROLS(self, m, lane, row, Const(0))
+
+
 def sums_of_groups() -> None:
     """Accumulate against plain sums: three groups back to back."""
     dut = sums.Accumulate(sums.TERMS, log2_count=6)
@@ -522,8 +530,12 @@ RTL_FAULTS = {
         replaced(indexed_accumulate, "enables", never("near_")),
         sums_by_index,
     ),
+    "accumulate by index: what the RAM holds is not added": (
+        replaced(indexed_accumulate, "enables", never("stored_")),
+        sums_by_index,
+    ),
     "accumulate by index: a group adds to the one before": (
-        replaced(indexed_accumulate, "enables", never("first_")),
+        replaced(BY_INDEX, "_controls", never_first),
         sums_by_index,
     ),
     "scatter-add: the last beats' sums are read from the RAM": (

@@ -98,7 +98,7 @@ class Accumulate(wiring.Component):
         self._widths = {name: min(width, value_width + log2_count) for name, value_width in terms}
         self._levels = (lanes - 1).bit_length()
         self.overrun_latency = 2 + self._levels
-        self.latency = 4 + self._levels
+        self.latency = 1 + self._levels + Serialise.latency
         fields: dict = {"last": 1}
         fields |= {name: data.ArrayLayout(signed(value_width), lanes) for name, value_width in terms}
         super().__init__(
@@ -118,7 +118,6 @@ class Accumulate(wiring.Component):
             valids.eq(Cat(self.i.valid, valids[:-1])),
             lasts.eq(Cat(self.i.valid & self.i.payload.last, lasts[:-1])),
         ]
-        load = Signal()  # the accumulators hold a finished group, and its words begin to leave
         sums = {}
         for name, value_width in self._terms:
             row = []
@@ -150,11 +149,11 @@ class Accumulate(wiring.Component):
 
         m.submodules.words = words = Serialise(self._widths)
         wiring.connect(m, words.o, wiring.flipped(self.o))
-        m.d.comb += [words.i.valid.eq(load), self.busy.eq(lasts.any() | load | words.busy)]
-        for name, accumulator in accumulators.items():
-            m.d.comb += words.i.payload[name].eq(accumulator)
-        m.d.sync += [
-            load.eq(lasts[-1] & ~words.busy & ~load),
-            self.overrun.eq(lasts[-1] & (words.busy | load)),
+        m.d.comb += [
+            words.start.eq(lasts[-1] & ~words.busy),  # a clock before the accumulators hold the group
+            self.busy.eq(lasts.any() | words.busy),
         ]
+        for name, accumulator in accumulators.items():
+            m.d.comb += words.words[name].eq(accumulator)
+        m.d.sync += self.overrun.eq(lasts[-1] & words.busy)
         return m

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,8 +20,8 @@ __all__ = ["IndexedAccumulate"]
 class _Sums(wiring.Component):
     """``sum[row] += value`` every clock, in distributed RAM that a second port reads.
 
-    Row and ``first`` are presented with the value, the rest of the control later, one clock before it acts: which
-    sum is the operand follows from the rows of the two values before, whose sums are not in the RAM yet.
+    Control is presented one clock before it acts: which sum is the operand follows from the rows of the two values
+    before, whose sums are not in the RAM yet. The first value of a row has none.
     """
 
     LATENCY = 4
@@ -36,8 +36,8 @@ class _Sums(wiring.Component):
                 "value": In(signed(value_width)),
                 "row": In(row),  # of the value one clock ago
                 "write_row": In(row),  # of the value three clocks ago
-                "first": In(1),  # the value one clock ago is the first of its row
-                "far": In(1),  # ... its row is that of the second value before it
+                "stored": In(1),  # the value one clock ago is added to what the RAM holds
+                "far": In(1),  # ... to the sum of the second value before it
                 "near": In(
                     1
                 ),  # the value two clocks ago is in the row of the value before it, and not its first
@@ -55,7 +55,7 @@ class _Sums(wiring.Component):
         m.d.sync += [
             values[0].eq(self.value),
             values[1].eq(values[0]),
-            operand.eq(Mux(self.first, 0, Mux(self.far, total, add.read_data))),
+            operand.eq(Mux(self.far, total, 0) | Mux(self.stored, add.read_data, 0)),
             # Modulo 2**width, which log2_count makes exact.
             total.eq(Mux(self.near, total, operand) + values[1]),
         ]
@@ -134,8 +134,8 @@ class IndexedAccumulate(wiring.Component):
         self._widths = {name: min(width, value_width + log2_count) for name, value_width in terms}
         self._levels = (lanes - 1).bit_length()
         self.overrun_latency = 1
-        self.pause = self._levels + 2
-        self.latency = _Sums.LATENCY + self._levels + 2
+        self.pause = self._levels + Serialise.latency
+        self.latency = _Sums.LATENCY + self._levels + Serialise.latency - 1
         index = range(entries)
         fields: dict = {"last": 1, "index": data.ArrayLayout(index, lanes)}
         fields |= {name: data.ArrayLayout(signed(value_width), lanes) for name, value_width in terms}
@@ -164,7 +164,11 @@ class IndexedAccumulate(wiring.Component):
             self.overrun.eq(ends & occupied),
         ]
 
-        drained_row, missing = Signal(bits + 1), Signal(self._lanes)
+        entry = Signal(range(self._entries))  # whose words are read out
+        drained_row = [
+            enables(m, f"drained_{k}", bit, len(self._terms))
+            for k, bit in enumerate(Cat(entry, Const(0, bits - len(entry)), ~bank))
+        ]
         drained: dict[str, list] = {name: [] for name, _ in self._terms}
         for lane in range(self._lanes):
             index = beat.index[lane]
@@ -175,30 +179,17 @@ class IndexedAccumulate(wiring.Component):
             m.d.sync += empty.eq(Mux(ends | ~(begun | self.i.valid), Const(-1, signed(1 << bits)), after))
             with m.If(accepted):
                 m.d.sync += left_empty.eq(after)
-            m.d.comb += missing[lane].eq(left_empty.bit_select(drained_row[:bits], 1))
-
-            row = Cat(index, bank)
-            rows = [Signal(bits + 1, name=f"row_{lane}_{k}", reset_less=True) for k in range(2)]
-            m.d.sync += [rows[0].eq(row), rows[1].eq(rows[0])]
-            count = len(self._terms)
-            firsts = enables(m, f"first_{lane}", empty.bit_select(index, 1), count)
-            fars = enables(m, f"far_{lane}", row == rows[1], count)
-            nears = enables(m, f"near_{lane}", (rows[0] == rows[1]) & ~firsts[0], count)
-            read_bits = [enables(m, f"read_{lane}_{k}", row[k], count) for k in range(bits + 1)]
-            write_bits = [enables(m, f"write_{lane}_{k}", rows[1][k], count) for k in range(bits + 1)]
+            missing = enables(m, f"missing_{lane}", left_empty.bit_select(entry, 1), len(self._terms))
+            controls = self._controls(m, lane, Cat(index, bank), empty.bit_select(index, 1))
             for t, (name, value_width) in enumerate(self._terms):
                 sums = _Sums(value_width, self._widths[name], 2 << bits)
                 m.submodules[f"{name}_{lane}"] = sums
                 m.d.comb += [
                     sums.value.eq(beat[name][lane]),
-                    sums.row.eq(Cat(copies[t] for copies in read_bits)),
-                    sums.write_row.eq(Cat(copies[t] for copies in write_bits)),
-                    sums.first.eq(firsts[t]),
-                    sums.far.eq(fars[t]),
-                    sums.near.eq(nears[t]),
-                    sums.read_row.eq(drained_row),
+                    sums.read_row.eq(Cat(copies[t] for copies in drained_row)),
+                    *(getattr(sums, port).eq(value) for port, value in controls[t].items()),
                 ]
-                drained[name].append(Mux(missing[lane], 0, sums.read_data.as_signed()))
+                drained[name].append(Mux(missing[t], 0, sums.read_data.as_signed()))
 
         for name, _ in self._terms:
             for level in range(self._levels):
@@ -209,21 +200,49 @@ class IndexedAccumulate(wiring.Component):
                 ]
                 m.d.sync += [register.eq(sum(pair)) for register, pair in zip(registers, pairs, strict=True)]
                 drained[name] = list(registers)
-        self._read_out(m, accepted, occupied, bank, drained_row, bits, drained)
+        self._read_out(m, accepted, occupied, entry, drained)
         return m
 
+    def _controls(self, m: Module, lane: int, row: Value, first: Value) -> list[dict[str, Value]]:
+        """What the sums of each term must know of a value's row, and of those before.
+
+        Every term has hundreds of multiplexers, so the rows are kept three times, and each has three registers of
+        what follows from it.
+        """
+        count = len(self._terms)
+        kept = min(3, count)
+        controls: list[dict[str, Value]] = [{} for _ in range(count)]
+        began = Signal(name=f"began_{lane}")
+        m.d.sync += began.eq(first)
+        before_bits = [enables(m, f"row_{lane}_{k}", bit, kept) for k, bit in enumerate(row)]
+        for v in range(kept):
+            before = Cat(copies[v] for copies in before_bits)
+            before_that = Signal(len(row), name=f"row_before_{lane}_{v}", reset_less=True)
+            m.d.sync += before_that.eq(before)
+            terms = range(v, count, kept)
+            copies = {
+                "stored": enables(m, f"stored_{lane}_{v}", ~first & (row != before_that), len(terms)),
+                "far": enables(m, f"far_{lane}_{v}", ~first & (row == before_that), len(terms)),
+                "near": enables(m, f"near_{lane}_{v}", ~began & (before == before_that), len(terms)),
+            }
+            write_bits = [
+                enables(m, f"write_{lane}_{v}_{k}", bit, len(terms)) for k, bit in enumerate(before_that)
+            ]
+            for n, t in enumerate(terms):
+                controls[t] = {port: registers[n] for port, registers in copies.items()}
+                controls[t] |= {"row": before, "write_row": Cat(registers[n] for registers in write_bits)}
+        return controls
+
     def _read_out(
-        self, m: Module, accepted, occupied: Signal, bank: Signal, row: Signal, bits: int, drained
+        self, m: Module, accepted: Value, occupied: Signal, entry: Signal, drained: dict[str, list]
     ) -> None:
         """Index by index its words go to ``o``."""
-        entry = Signal(range(self._entries))
         wait = Signal(range(_Sums.LATENCY + self._levels))
         m.submodules.words = words = Serialise(self._widths)
         wiring.connect(m, words.o, wiring.flipped(self.o))
-        m.d.sync += [row.eq(Cat(entry, Const(0, bits - len(entry)), ~bank)), words.i.valid.eq(wait == 1)]
-        m.d.comb += self.busy.eq(occupied)
+        m.d.comb += [self.busy.eq(occupied), words.start.eq(wait == 1)]
         for name, values in drained.items():
-            m.d.comb += words.i.payload[name].eq(values[0])
+            m.d.comb += words.words[name].eq(values[0])
         with m.If(accepted):
             m.d.sync += [occupied.eq(1), entry.eq(0), wait.eq(_Sums.LATENCY - 1 + self._levels)]
         with m.Elif(wait != 0):
