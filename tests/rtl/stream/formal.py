@@ -200,6 +200,9 @@ class SkidProof(QueueProof):
             dut.o.ready.eq(self.free("o_ready")),
         ]
         self.lemma(m, dut.o.valid | dut._ready)
+        self.lemma(m, dut._next == dut._oldest ^ dut.o.valid ^ ~dut._ready)
+        self.lemma(m, Cat(dut._open) == Mux(dut._ready, Cat(~dut._next, dut._next), 0))
+        younger = Mux(dut._oldest, *map(Value.cast, dut._rows))
         self.specify(
             m,
             push=dut.i.valid & dut.i.ready,
@@ -207,7 +210,7 @@ class SkidProof(QueueProof):
             valid=dut.o.valid,
             ready=dut.o.ready,
             got=dut.o.payload,
-            places=[register_place(dut.o.valid, dut.o.payload), register_place(~dut._ready, dut._parked)],
+            places=[register_place(dut.o.valid, dut.o.payload), register_place(~dut._ready, younger)],
         )
         return m
 
