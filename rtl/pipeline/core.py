@@ -212,8 +212,10 @@ class Core(wiring.Component):
             begun = align.o
         wiring.connect(m, begun, gate.i)
         last = self.adjoint[0] if self._vjp else self.forward[-1]
+        held = Signal(init=1)  # a clock late, far within the silence that a commit waits for
+        m.d.sync += held.eq(control.hold)
         m.d.comb += [
-            raw.hold.eq(control.hold),
+            raw.hold.eq(held),
             gate.frames.eq(control.frames),
             gate.done.eq(last.done),
             gate.collected.eq(control.collected),
