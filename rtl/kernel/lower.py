@@ -45,21 +45,25 @@ class Load:
 class DelayLine(Elaboratable):
     """``o[t] = i[t - depth]``: registers if short, a circular buffer in distributed RAM if long.
 
-    The last stage is a register in either case.
+    The last stage is a register in either case. A line that says what is ``valid`` has registers only: reset must
+    empty it, and no reset empties a RAM.
     """
 
     RAM_FROM = 6
     """Depth from which sixteen words of RAM are smaller than registers."""
 
-    def __init__(self, shape: Any, depth: int) -> None:
+    def __init__(self, shape: Any, depth: int, *, valid: bool = False) -> None:
         self.i = Signal(shape)
         self.o = Signal(shape)
-        self.depth = depth
+        self.depth, self._valid = depth, valid
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        if self.depth < self.RAM_FROM:
-            stages = [Signal(self.i.shape(), name=f"stage_{k}", reset_less=True) for k in range(self.depth)]
+        if self._valid or self.depth < self.RAM_FROM:
+            stages = [
+                Signal(self.i.shape(), name=f"stage_{k}", reset_less=not self._valid)
+                for k in range(self.depth)
+            ]
             for before, after in zip([self.i, *stages], stages, strict=False):
                 m.d.sync += after.eq(before)
             m.d.comb += self.o.eq(stages[-1] if stages else self.i)

@@ -314,10 +314,10 @@ class AdjointUnit(wiring.Component):
             ("step", step, scatter.tick.valid),
             ("completes", completes, scatter.tick.payload.out),
         ):
-            line = DelayLine(len(Value.cast(now)), beside)
+            line = DelayLine(len(Value.cast(now)), beside, valid=name == "step")
             m.submodules[f"{name}_delay"] = line
             m.d.comb += [line.i.eq(now), Value.cast(later).eq(line.o)]
-        line = DelayLine(1, self._sum_latency)
+        line = DelayLine(1, self._sum_latency, valid=True)
         m.submodules.centre_delay = line
         m.d.comb += [line.i.eq(lanes.o_valid), scatter.i.valid.eq(line.o)]
         self._add_lanes(m)

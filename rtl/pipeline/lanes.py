@@ -92,7 +92,7 @@ class Lanes(Elaboratable):
             m.d.sync += colour.eq(Cat(x_odd, self.cfa[1] ^ self.site.y[0]))
         delays = {"valid": (valid, self.o_valid), "site": (Value.cast(site), Value.cast(self.o_site))}
         for name, (now, later) in delays.items():
-            line = DelayLine(now.shape(), self.latency - 1)
+            line = DelayLine(now.shape(), self.latency - 1, valid=name == "valid")
             m.submodules[f"{name}_delay"] = line
             m.d.comb += [line.i.eq(now), later.eq(line.o)]
 

@@ -177,12 +177,13 @@ class Scatter(wiring.Component):
         # The chain: `partial[b][lane]` is what the centres so far give to the column b beats from the newest
         # one. It takes one step per tick; the column `reach` beats back is complete.
         step = tick[chained]
-        top, bottom = edges.top, edges.bottom
+        top, bottom, real = edges.top, edges.bottom, self.i.valid
         for k in range(chained + reach):
             top_before, top = top, Signal.like(top, name=f"top_{k + 1}")
             bottom_before, bottom = bottom, Signal.like(bottom, name=f"bottom_{k + 1}")
+            real_before, real = real, Signal(name=f"real_{k + 1}")
             with m.If(step if k >= chained else 1):  # cycle by cycle up to the chain, then tick by tick
-                m.d.sync += [top.eq(top_before), bottom.eq(bottom_before)]
+                m.d.sync += [top.eq(top_before), bottom.eq(bottom_before), real.eq(real_before)]
         sums = self._sums(self._across)
         rows = []
         for j, step_of_row in enumerate(enables(m, "step", tick[chained - 1], 2 * r + 1)):
@@ -198,9 +199,8 @@ class Scatter(wiring.Component):
                         if not value:
                             continue
                         if (b, lane) not in partial:
-                            partial[b, lane] = Signal(
-                                sums, name=f"row_{j}_beat_{b + reach}_lane_{lane}", reset_less=True
-                            )
+                            # With reset: a picture that reset cut off must give nothing to the next.
+                            partial[b, lane] = Signal(sums, name=f"row_{j}_beat_{b + reach}_lane_{lane}")
                         with m.If(step_of_row):
                             m.d.sync += partial[b, lane][name].eq(sum(value))
             rows.append([partial[-reach, lane] for lane in range(lanes)])
@@ -232,6 +232,9 @@ class Scatter(wiring.Component):
         for k in range(3):
             address_before, address = address, Signal.like(column, name=f"address_{k}")
             m.d.sync += address.eq(address_before)
+        # To the lines of its own picture a first line finds nothing given yet, unless by one that reset cut off.
+        first_line = Signal(1 + depth_down)
+        m.d.sync += first_line.eq(Cat(real & (top == 0), first_line[:-1]))
         earlier = Signal(self._word())
         m.d.comb += [memory.read_row.eq(column), Value.cast(earlier).eq(memory.read_data)]
         sums_of = [Signal(self._partial(j), name=f"line_{j}", reset_less=True) for j in range(2 * r + 1)]
@@ -240,7 +243,8 @@ class Scatter(wiring.Component):
                 for name in names:
                     value = lines[j][lane][name]
                     if j < 2 * r:
-                        value = value + earlier[f"line_{j}"][lane][name]
+                        given = earlier[f"line_{j}"][lane][name]
+                        value = value + (given if j < r else Mux(first_line[-1], 0, given))
                     m.d.sync += sums_of[j][lane][name].eq(value)
         m.d.comb += [memory.write_row.eq(address), memory.write.eq(tick[summed + 1])]
         m.d.comb += memory.write_data.eq(Cat(sums_of[1:]))
