@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal, Value
 
-__all__ = ["enables"]
+__all__ = ["COPIES", "enables"]
+
+COPIES = 3
+"""Registers that differ for synthesis, of which `enables` makes copies."""
 
 
 def enables(m: Module, name: str, before: Value, count: int) -> list[Signal]:

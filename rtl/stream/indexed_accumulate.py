@@ -9,7 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import check_terms
-from .enable import enables
+from .enable import COPIES, enables
 from .pixel import Flow
 from .ram import DistributedRam
 from .serialise import Serialise
@@ -67,6 +67,12 @@ class _Sums(wiring.Component):
         for ram in self._rams:
             m.d.comb += [ram.write.eq(1), ram.write_row.eq(self.write_row), ram.write_data.eq(total)]
         return m
+
+
+def _flipped(t: int) -> int:
+    """1 if term t counts its rows from the other end. Synthesis makes one register of equal ones, and those of a row
+    and of its complement are not."""
+    return t % 2
 
 
 class IndexedAccumulate(wiring.Component):
@@ -165,9 +171,10 @@ class IndexedAccumulate(wiring.Component):
         ]
 
         entry = Signal(range(self._entries))  # whose words are read out
-        drained_row = [
-            enables(m, f"drained_{k}", bit, len(self._terms))
-            for k, bit in enumerate(Cat(entry, Const(0, bits - len(entry)), ~bank))
+        row = Cat(entry, Const(0, bits - len(entry)), ~bank)
+        drained_rows = [
+            [enables(m, f"drained_{flip}_{k}", bit, COPIES) for k, bit in enumerate((row, ~row)[flip])]
+            for flip in range(2)
         ]
         drained: dict[str, list] = {name: [] for name, _ in self._terms}
         for lane in range(self._lanes):
@@ -186,7 +193,7 @@ class IndexedAccumulate(wiring.Component):
                 m.submodules[f"{name}_{lane}"] = sums
                 m.d.comb += [
                     sums.value.eq(beat[name][lane]),
-                    sums.read_row.eq(Cat(copies[t] for copies in drained_row)),
+                    sums.read_row.eq(Cat(copies[t // 2 % COPIES] for copies in drained_rows[_flipped(t)])),
                     *(getattr(sums, port).eq(value) for port, value in controls[t].items()),
                 ]
                 drained[name].append(Mux(missing[t], 0, sums.read_data.as_signed()))
@@ -206,17 +213,22 @@ class IndexedAccumulate(wiring.Component):
     def _controls(self, m: Module, lane: int, row: Value, first: Value) -> list[dict[str, Value]]:
         """What the sums of each term must know of a value's row, and of those before.
 
-        Every term has hundreds of multiplexers, so the rows are kept three times, and each has three registers of
-        what follows from it.
+        Every term has hundreds of multiplexers and RAM cells, so the row is kept up to six times (`_flipped` says how)
+        and each has registers of its own for what follows from it.
         """
         count = len(self._terms)
-        kept = min(3, count)
+        kept = min(2 * COPIES, count)
         controls: list[dict[str, Value]] = [{} for _ in range(count)]
         began = Signal(name=f"began_{lane}")
         m.d.sync += began.eq(first)
-        before_bits = [enables(m, f"row_{lane}_{k}", bit, kept) for k, bit in enumerate(row)]
+        rows = (row, ~row)
+        before_bits = [
+            [enables(m, f"row_{lane}_{k}", bit, COPIES) for k, bit in enumerate(rows[flip])]
+            for flip in range(2)
+        ]
         for v in range(kept):
-            before = Cat(copies[v] for copies in before_bits)
+            row = rows[_flipped(v)]
+            before = Cat(copies[v // 2] for copies in before_bits[_flipped(v)])
             before_that = Signal(len(row), name=f"row_before_{lane}_{v}", reset_less=True)
             m.d.sync += before_that.eq(before)
             terms = range(v, count, kept)
