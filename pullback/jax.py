@@ -103,7 +103,7 @@ def _differentiable(operator: Operator):
 
     @pull.defjvp
     def _(primals, tangents):
-        raise NotImplementedError(DOUBLE_BACKWARD)
+        raise RuntimeError(DOUBLE_BACKWARD)
 
     run.defvjp(lambda theta, raw: (run(theta, raw), (theta, raw)), lambda saved, ybar: pull(*saved, ybar))
     return run

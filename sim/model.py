@@ -475,7 +475,7 @@ class Model:
     Parameters
     ----------
     library : Path
-        What ``Model.build(...).library`` was, in this process or another on this machine.
+        What ``Model.build(...).library`` was, in this process or another.
     containers : dict, optional
         Bits per channel, 16 or 24, of streams where they differ from ``CONTAINER_BITS``: a core whose input or
         output format is wider than 16 bits has 24 there.

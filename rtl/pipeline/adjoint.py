@@ -24,6 +24,7 @@ from .group import GroupEnd
 from .lanes import Lanes
 from .parameters import StageParameters
 from .stage import StageGraph
+from .unit import unit_members
 
 __all__ = ["AdjointUnit"]
 
@@ -180,14 +181,9 @@ class AdjointUnit(wiring.Component):
             "i": In(stream.Signature(beat_layout(self.i_pixel, build.lanes))),
             "o": Out(stream.Signature(beat_layout(self.o_pixel, build.lanes))),
             "counted": Out(stream.Signature(signed(64))),
-            "width": In(16),
-            "height": In(16),
             "cfa": In(2),
             "bypass": In(1),
-            "frames": In(16),
-            "done": Out(1),
-            "overrun": Out(1),
-        }
+        } | unit_members()
         if self.taped is not None:
             members["tape"] = In(stream.Signature(beat_layout(self.taped, build.lanes)))
         for name in stage.parameters:

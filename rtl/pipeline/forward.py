@@ -20,6 +20,7 @@ from .group import GroupEnd
 from .lanes import Lanes
 from .parameters import StageParameters
 from .stage import StageGraph
+from .unit import unit_members
 
 __all__ = ["ForwardUnit", "depth_for", "tap_values"]
 
@@ -104,14 +105,9 @@ class ForwardUnit(wiring.Component):
             "i": In(stream.Signature(beat_layout(stage.i, build.lanes))),
             "o": Out(stream.Signature(beat_layout(stage.o, build.lanes))),
             "results": Out(stream.Signature(signed(64))),
-            "width": In(16),
-            "height": In(16),
             "cfa": In(2),
             "bypass": In(1),
-            "frames": In(16),
-            "done": Out(1),
-            "overrun": Out(1),
-        }
+        } | unit_members()
         if self._decisions:
             members["decisions"] = Out(stream.Signature(unsigned(len(self._decisions) * build.lanes)))
         super().__init__(members)

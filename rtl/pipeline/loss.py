@@ -17,6 +17,7 @@ from .build import Build
 from .forward import depth_for, tap_label
 from .group import GroupEnd
 from .lanes import Lanes
+from .unit import unit_members
 
 __all__ = ["DELTA", "KINDS", "SCALE", "LossUnit", "fused", "loss_nodes"]
 
@@ -118,15 +119,11 @@ class LossUnit(wiring.Component):
                 "cotangent": In(stream.Signature(beat_layout(self.o_pixel, build.lanes))),
                 "o": Out(stream.Signature(beat_layout(self.o_pixel, build.lanes))),
                 "results": Out(stream.Signature(signed(64))),
-                "width": In(16),
-                "height": In(16),
                 "kind": In(2),
                 "delta": In(DELTA.width),
                 "scale": In(SCALE.width),
-                "frames": In(16),
-                "done": Out(1),
-                "overrun": Out(1),
             }
+            | unit_members()
         )
 
     def elaborate(self, platform) -> Module:
