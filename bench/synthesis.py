@@ -2,9 +2,12 @@
 
     python bench/synthesis.py                       everything: hours
     python bench/synthesis.py 'forward.*' --seeds 1 some of it
+    python bench/synthesis.py --forget              drops what was measured of designs that have changed since
 
-Writes ``out/bench/synthesis.json`` after every result and takes up what is there, so that it can be stopped and
-called again, or called for a few targets more. What it measures, and how, is told in ``pullback.gen.synthesis``.
+Writes ``out/bench/synthesis.json`` after every result and takes up what is there, else what the repository holds in
+``docs/figures``: it can be stopped and called again, here or on another machine, or called for a few targets more. A
+seed counts as measured if all that the tools were told is the same to the letter. What it measures, and how, is told
+in ``pullback.gen.synthesis``.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from pullback.gen.synthesis import (
     SynthesisError,
     netlist,
     route,
+    stamp,
     tool_versions,
 )
 from pullback.rtl.bus.control import LOAD
@@ -47,6 +51,9 @@ from pullback.rtl.pipeline.forward import ForwardUnit
 from pullback.rtl.pipeline.loss import LossUnit
 from pullback.rtl.pipeline.parameters import StageParameters
 from pullback.rtl.pipeline.pipeline import OUTPUT_COTANGENT
+
+KEPT = Path(__file__).parent.parent / "docs/figures"
+"""Where `bench/table.py` keeps what docs/figures.md was made of."""
 
 
 class Unit(wiring.Component):
@@ -108,22 +115,36 @@ def targets(build: Build) -> dict[str, Callable[[], wiring.Component]]:
 class Table:
     """The results so far, on disk after each one."""
 
-    def __init__(self, path: Path, setting: dict[str, Any]) -> None:
+    def __init__(self, path: Path, kept: Path, setting: dict[str, Any]) -> None:
         self._path, self._lock = path, threading.Lock()
         self._content: dict[str, Any] = {**setting, "results": {}}
-        if path.exists():
-            before = json.loads(path.read_text())
+        found = next((each for each in (path, kept) if each.exists()), None)
+        if found is not None:
+            before = json.loads(found.read_text())
             if {k: before.get(k) for k in setting} == setting:
                 self._content = before
             else:
                 print(
-                    f"{path} holds results of another setting or other tools; starting anew", file=sys.stderr
+                    f"{found} holds results of another setting or other tools; starting anew", file=sys.stderr
                 )
 
-    def put(self, name: str, entry: dict[str, Any]) -> None:
-        """Keeps a result, or what went wrong."""
+    @property
+    def names(self) -> list[str]:
+        """What there is a result of."""
+        return list(self._content["results"])
+
+    def get(self, name: str, stamp: str) -> dict[str, Any]:
+        """The result of a design, empty if there is none of this stamp."""
+        entry = self._content["results"].get(name, {})
+        return entry if entry.get("stamp") == stamp else {}
+
+    def put(self, name: str, entry: dict[str, Any] | None) -> None:
+        """Keeps a result, or what went wrong; drops it if it is None."""
         with self._lock:
-            self._content["results"][name] = entry
+            results = self._content["results"]
+            results |= {name: entry}
+            if entry is None:
+                del results[name]
             self._path.parent.mkdir(parents=True, exist_ok=True)
             fresh = self._path.with_suffix(".part")
             fresh.write_text(json.dumps(self._content, indent=2) + "\n")
@@ -136,6 +157,7 @@ def main() -> int:
     )
     parser.add_argument("patterns", nargs="*", default=["*"], help="targets, with * and ?")
     parser.add_argument("--list", action="store_true", help="print the names of the targets and stop")
+    parser.add_argument("--forget", action="store_true", help="drop the results of changed designs and stop")
     parser.add_argument("--seeds", type=int, default=5, help="placement seeds 1..N (5)")
     parser.add_argument("--workers", type=int, default=2, help="tools at a time (2)")
     parser.add_argument("--width", type=int, default=1920, help="widest line (1920)")
@@ -166,24 +188,36 @@ def main() -> int:
     }
     plain = options.lanes == 1 and options.width == 1920
     variant = "" if plain else f"-{options.width}x{options.lanes}"
-    table = Table(options.out / f"synthesis{variant}.json", setting)
+    table = Table(options.out / f"synthesis{variant}.json", KEPT / f"synthesis{variant}.json", setting)
     work = options.out / f"synthesis{variant}"
+    if options.forget:
+        for name in table.names:
+            if name not in known or not table.get(name, stamp(known[name]())):
+                table.put(name, None)
+                print(f"{name}: dropped")
+        return 0
 
     def one(name: str, pool: ThreadPoolExecutor) -> None:
         began = time.monotonic()
         try:
+            mark = stamp(known[name]())
+            before = table.get(name, mark)
+            routes = [Route(**each) for each in before.get("routes", ())]
+            missing = set(range(1, options.seeds + 1)) - {each.seed for each in routes}
+            if not missing:
+                print(f"{name}: {len(routes)} seeds are there", flush=True)
+                return
             component = known[name]()
             made: Netlist = netlist(component, directory=work / name, workers=options.workers)
-            entry: dict[str, Any] = {"area": asdict(made.area)}
+            entry: dict[str, Any] = {"stamp": mark, "area": asdict(made.area)}
             if isinstance(component, ForwardCore | VJPCore):
                 entry["memory_bits"] = component.memory()
-            table.put(name, entry)
+            table.put(name, before or entry)
             print(f"{name}: synthesised in {time.monotonic() - began:.0f} s: {made.area}", flush=True)
         except SynthesisError as error:
             table.put(name, {"error": str(error)})
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             return
-        routes: list[Route] = []
 
         def place(seed: int) -> None:
             try:
@@ -198,7 +232,7 @@ def main() -> int:
             table.put(name, entry | done.as_json())
             print(f"{name}: seed {seed}: {result.fmax:.1f} MHz, {result.path}", flush=True)
 
-        jobs.extend(pool.submit(place, seed) for seed in range(1, options.seeds + 1))
+        jobs.extend(pool.submit(place, seed) for seed in sorted(missing))
 
     jobs: list[Any] = []
     with ThreadPoolExecutor(options.workers) as pool:

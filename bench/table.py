@@ -2,13 +2,15 @@
 
     python bench/table.py
 
-A figure that was not measured has no row; nothing is filled in by hand.
+A figure that was not measured has no row; nothing is filled in by hand. The results go into docs/figures, where
+``bench/synthesis.py`` takes them up again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -118,7 +120,8 @@ def cycles(content: list[dict[str, Any]]) -> str:
 def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
     """The callable beside PyTorch, and what the clock would give."""
     labels = {
-        "rtl": "RTL, simulated",
+        "rtl_1": "RTL, simulated, one pixel per clock",
+        "rtl_2": "RTL, simulated, two pixels per clock",
         "torch_eager": "PyTorch float32, eager",
         "torch_compile": "PyTorch float32, torch.compile",
     }
@@ -126,8 +129,10 @@ def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
     for demosaic, entry in content["pipelines"].items():
         rates = entry["pixels_per_second"]
         for name, label in labels.items():
-            ratio = f"{entry['ratio'][name]:.3f}" if name in entry["ratio"] else ""
-            body.append([f"{demosaic}: {label}", f"{rates[name] / 1e6:.2f}", ratio])
+            over = [
+                f"{entry['ratio'][rtl][name]:.3f}" for rtl in entry["ratio"] if name in entry["ratio"][rtl]
+            ]
+            body.append([f"{demosaic}: {label}", f"{rates[name] / 1e6:.3f}", ", ".join(over)])
         if demosaic in clocks:
             body.append(
                 [
@@ -136,7 +141,7 @@ def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
                     f"{clocks[demosaic] * 1e6 / rates['torch_compile']:.1f} × torch.compile",
                 ]
             )
-    header = ["forward and whole gradient", "Mpixel/s", "RTL over it"]
+    header = ["forward and whole gradient", "Mpixel/s", "one, two pixels per clock over it"]
     return (
         f"## Throughput\n\nOne core of {content['processor']}, torch {content['torch']}, {content['frames']} frames of "
         f"{content['width']}×{content['height']}, side by side in one run.\n\n" + rows(header, body)
@@ -178,6 +183,9 @@ def main() -> int:
         path = options.results / f"{name}.json"
         if path.exists():
             read[name] = json.loads(path.read_text())
+            kept = options.out.with_suffix("") / path.name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, kept)
     if not read:
         print(f"no results in {options.results}; run make bench", file=sys.stderr)
         return 2

@@ -2,11 +2,11 @@
 
     python bench/throughput.py
 
-Three things run side by side in one process that is bound to one processor core: the VJP core's Verilog through
-Verilator (bit-exact hardware, every clock simulated), and the same five stages written in float32 PyTorch, eager
-and under ``torch.compile``. Each takes the same frames and gives the squared loss, the gradient of the frame and
-the gradients of all parameters. The three take turns, so that a busy machine slows all alike, and the median of
-the turns counts. Writes ``out/bench/throughput.json``; the ratios in it are RTL over PyTorch.
+Side by side in one process that is bound to one processor core run the VJP core's Verilog through Verilator
+(bit-exact hardware, every clock simulated), built for one and for two pixels per clock, and the same five stages
+written in float32 PyTorch, eager and under ``torch.compile``. Each takes the same frames and gives the squared loss,
+the gradient of the frame and the gradients of all parameters. They take turns, so that a busy machine slows all alike,
+and the median of the turns counts. Writes ``out/bench/throughput.json``; the ratios in it are RTL over PyTorch.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from pullback.simulated import SIMULATED_CLOCK
 
 CFA = 1  # GRBG
 DEMOSAICS = ("bilinear", "filter_bank")
+LANES = (1, 2)
 
 
 class Float(torch.nn.Module):
@@ -83,12 +84,15 @@ class Float(torch.nn.Module):
         return torch.clamp(left + (right - left) * (rgb - segment), 0, 1)
 
 
-def hardware(demosaic: str, raw: np.ndarray, target: np.ndarray) -> tuple[Callable[[], Any], float]:
+def hardware(
+    demosaic: str, lanes: int, raw: np.ndarray, target: np.ndarray
+) -> tuple[Callable[[], Any], float]:
     """A call that runs forward and pullback in simulated RTL, and the seconds that the build took."""
     frames, _, height, width = raw.shape
     pipeline = isp(demosaic)
     # As wide as the frame: what is not used need not be simulated.
-    core = VJPCore(pipeline, Build(max_width=width, max_height=height, clock=SIMULATED_CLOCK))
+    build = Build(lanes=lanes, max_width=width, max_height=height, clock=SIMULATED_CLOCK)
+    core = VJPCore(pipeline, build)
     began = time.perf_counter()
     source = simulation_verilog(core, flat=True)
     model = Model.build({"core.sv": source}, top="core", ports=ports(core), optimise="fast")
@@ -162,9 +166,11 @@ def main() -> int:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     for demosaic in options.demosaic:
-        rtl, build_seconds = hardware(demosaic, raw, target)
-        arms = {
-            "rtl": rtl,
+        arms, build_seconds = {}, {}
+        for lanes in LANES:
+            name = f"rtl_{lanes}"
+            arms[name], build_seconds[name] = hardware(demosaic, lanes, raw, target)
+        arms |= {
             "torch_eager": software(demosaic, raw, target, compiled=False),
             "torch_compile": software(demosaic, raw, target, compiled=True),
         }
@@ -177,9 +183,12 @@ def main() -> int:
                     taken[name].append(time.perf_counter() - began)
         rates = {name: pixels / statistics.median(seconds) for name, seconds in taken.items()}
         result["pipelines"][demosaic] = {
-            "build_seconds": round(build_seconds, 1),
+            "build_seconds": {name: round(seconds, 1) for name, seconds in build_seconds.items()},
             "pixels_per_second": {name: round(rate) for name, rate in rates.items()},
-            "ratio": {name: rates["rtl"] / rates[name] for name in ("torch_eager", "torch_compile")},
+            "ratio": {
+                name: {torch: rates[name] / rates[torch] for torch in ("torch_eager", "torch_compile")}
+                for name in build_seconds
+            },
         }
         print(demosaic, json.dumps(result["pipelines"][demosaic]), flush=True)
         fresh = options.out / "throughput.part"

@@ -41,6 +41,7 @@ __all__ = [
     "SynthesisError",
     "netlist",
     "route",
+    "stamp",
     "synthesise",
     "tool_versions",
 ]
@@ -273,6 +274,42 @@ def _area(cells: dict[str, int]) -> Area:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """All that yosys is told of a component, and hashes of it and of the tools' versions."""
+
+    units: dict[str, str]
+    unit_stamps: dict[str, str]
+    texts: dict[str, str]
+    stamp: str
+
+    @classmethod
+    def of(cls, component: Component) -> _Told:
+        tools = tool_versions()
+        core = verilog(component, _CORE)
+        units = _units(core)
+        unit_stamps = {
+            name: hashlib.sha256(f"{text}{_UNIT_SCRIPT}{tools}".encode()).hexdigest()
+            for name, text in units.items()
+        }
+        harness, script = _harness(ports(component)), _script(unit_stamps)
+        texts = {"core.v": core, "harness.v": harness, "script.ys": script}
+        whole = hashlib.sha256(f"{texts}{tools}".encode()).hexdigest()
+        return cls(units=units, unit_stamps=unit_stamps, texts=texts, stamp=whole)
+
+
+def stamp(component: Component) -> str:
+    """Hash of all that yosys is told of a component, and of the tools' versions: figures of one stamp are the same on
+    every machine.
+
+    Raises
+    ------
+    SynthesisError
+        If yosys or nextpnr is not installed.
+    """
+    return _Told.of(component).stamp
+
+
 def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netlist:
     """Synthesises a component in its harness with yosys' ``synth_ecp5``, ``workers`` of its units at a time.
 
@@ -291,26 +328,23 @@ def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netli
     SynthesisError
         If yosys fails or is not there.
     """
-    core, harness = verilog(component, _CORE), _harness(ports(component))
-    units = _units(core)
-    stamps = {
-        name: hashlib.sha256(f"{text}{_UNIT_SCRIPT}{tool_versions()}".encode()).hexdigest()
-        for name, text in units.items()
-    }
-    texts = {"core.v": core, "harness.v": harness, "script.ys": _script(stamps)}
-    stamp = hashlib.sha256(f"{texts}{tool_versions()}".encode()).hexdigest()
+    told = _Told.of(component)
     directory.mkdir(parents=True, exist_ok=True)
     stamped = directory / "netlist.stamp"
-    if not stamped.exists() or stamped.read_text() != stamp:
+    if not stamped.exists() or stamped.read_text() != told.stamp:
         stamped.unlink(missing_ok=True)
         for old in directory.glob("route-*"):
             old.unlink()
-        for name, text in texts.items():
+        for name, text in told.texts.items():
             (directory / name).write_text(text)
+
+        def map_unit(name: str) -> None:
+            _map_unit(name, told.units[name], directory / _UNITS, told.unit_stamps[name])
+
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda name: _map_unit(name, units[name], directory / _UNITS, stamps[name]), units))
+            list(pool.map(map_unit, told.units))
         _run("yosys", "-s", "script.ys", directory=directory, log="yosys.log")
-        stamped.write_text(stamp)
+        stamped.write_text(told.stamp)
     modules = json.loads((directory / "cells.json").read_text())["modules"]
     cells = {name.lstrip("\\"): Counter(module["num_cells_by_type"]) for name, module in modules.items()}
     harness = cells.pop(_HARNESS)

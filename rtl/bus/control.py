@@ -28,8 +28,11 @@ __all__ = ["LOAD", "RESULT_CLOCKS", "Control"]
 LOAD = wiring.Signature({"valid": Out(1), "address": Out(12), "data": Out(32)})
 """The load bus: in a clock with ``valid`` the active copy of parameter word ``address`` becomes ``data``."""
 
-RESULT_CLOCKS = 3
+RESULT_CLOCKS = 4
 """Clocks in which the collector takes a word of results."""
+
+NEIGHBOURS = 5
+"""Ports of results that are gathered in one register."""
 
 # The address enters the memory's own register, its data a flop: two clocks from address to use.
 _RAM_LATENCY = 2
@@ -490,20 +493,31 @@ class _Collect(wiring.Component):
         m.d.comb += [read.addr.eq(Cat(self.address, visible)), read.en.eq(1)]
         m.d.sync += self.data.eq(read.data)
 
-        # RESULT_CLOCKS a word, because its port may be far away: it is seen, it is written, it is acknowledged.
-        seen, acknowledge = Signal(), Signal()
+        # RESULT_CLOCKS a word, because its port may be far away: it is gathered among its neighbours, then among all,
+        # it is written and acknowledged, and what follows it is gathered.
+        seen, acknowledge, follows = Signal(), Signal(), Signal()
         ready = Signal(len(self._counts))
         # One-hot: whose turn it is. Between groups nobody's.
         turn = Signal(len(self._counts), init=1)
         position = Signal.like(self.address, name="position")
-        payload = Signal(64, reset_less=True)
         last_of_port = Signal()
         ends = [end - 1 for end in accumulate(self._counts)]
-        offered = Cat(turn[k] & port.valid for k, port in enumerate(self.results)).any()
+        offered, payloads = [], []
+        ports = list(zip(turn, self.results, strict=True))
+        for first in range(0, len(ports), NEIGHBOURS):
+            some = ports[first : first + NEIGHBOURS]
+            offered.append(Signal(name=f"offered_{first}"))
+            payloads.append(Signal(64, name=f"payload_{first}", reset_less=True))
+            m.d.sync += [
+                offered[-1].eq(reduce(or_, (its & port.valid for its, port in some))),
+                payloads[-1].eq(reduce(or_, (Mux(its, port.payload, 0) for its, port in some))),
+            ]
+        payload = Signal(64, reset_less=True)
         m.d.sync += [
-            seen.eq(offered & ~seen & ~acknowledge),
-            payload.eq(reduce(or_, (Mux(turn[k], port.payload, 0) for k, port in enumerate(self.results)))),
+            seen.eq(reduce(or_, offered) & ~(seen | acknowledge | follows)),
+            payload.eq(reduce(or_, payloads)),
             acknowledge.eq(seen),
+            follows.eq(acknowledge),
             ready.eq(turn & seen.replicate(len(turn))),
         ]
         m.d.comb += [port.ready.eq(ready[k]) for k, port in enumerate(self.results)]
@@ -514,9 +528,8 @@ class _Collect(wiring.Component):
             with m.If(last_of_port):
                 m.d.sync += turn.eq(turn << 1)
 
-        complete = Signal()
-        m.d.comb += complete.eq(~turn.any())
-        m.d.sync += self.collected.eq(0)
+        complete = Signal()  # it is nobody's turn, said by a register: the turns lie near their ports
+        m.d.sync += [complete.eq(acknowledge & last_of_port & turn[-1]), self.collected.eq(0)]
         # In the first clock without a turn the last word is being written; the swap comes after it.
         with m.If(complete):
             m.d.sync += [visible.eq(~visible), self.collected.eq(1), turn.eq(1), position.eq(0)]

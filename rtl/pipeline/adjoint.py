@@ -276,7 +276,7 @@ class AdjointUnit(wiring.Component):
         if self._window is not None:
             m.submodules.window = window = self._window
             wiring.connect(m, feeder.o, window.i)
-            m.d.comb += [window.width.eq(self.width), window.height.eq(self.height)]
+            geometry = window
             centre = window.o.payload
             m.d.comb += [lanes.valid.eq(window.o.valid), lanes.site.eq(centre.site)]
             edges, step, completes = centre.edges, window.tick.valid, window.tick.payload.out
@@ -285,15 +285,13 @@ class AdjointUnit(wiring.Component):
         else:
             # Edges takes a clock, and so does everything beside it.
             assert self._edges is not None
-            m.submodules.edges = finder = self._edges
+            m.submodules.edges = geometry = finder = self._edges
             later = Signal.like(tick)
             step = Signal()
             m.d.sync += [later.eq(tick), step.eq(feeder.o.valid)]
             m.d.comb += [
                 finder.x.eq(tick.site.x),
                 finder.y.eq(tick.site.y),
-                finder.width.eq(self.width),
-                finder.height.eq(self.height),
                 lanes.valid.eq(step & later.real),
                 lanes.site.eq(later.site),
             ]
@@ -303,7 +301,13 @@ class AdjointUnit(wiring.Component):
 
         assert self._scatter is not None and self._cut is not None
         m.submodules.scatter = scatter = self._scatter
-        m.d.comb += [scatter.width.eq(self.width), scatter.height.eq(self.height)]
+        # A register each: what follows from the size would be made once for all of them, and far from some.
+        m.d.sync += [
+            geometry.width.eq(self.width),
+            geometry.height.eq(self.height),
+            scatter.width.eq(geometry.width),
+            scatter.height.eq(geometry.height),
+        ]
         beside = lanes.latency + self._sum_latency
         for name, now, later in (
             ("edges", edges, scatter.i.payload.edges),

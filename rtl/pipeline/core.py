@@ -153,21 +153,26 @@ class Core(wiring.Component):
             ) * self.build.lanes  # fmt: skip
         return bits
 
-    def _units(self) -> Iterator[tuple[str, Any]]:
-        for stage, unit in zip(self.pipeline, self.forward, strict=True):
-            yield stage.name, unit
+    def _units(self) -> Iterator[tuple[str, int | None, Any]]:
+        """Name, index of the stage if it has one, and unit, in the order in which beats go through them."""
+        stages = list(enumerate(self.pipeline))
+        for (k, stage), unit in zip(stages, self.forward, strict=True):
+            yield stage.name, k, unit
         if self.loss is not None:
-            yield "loss", self.loss
-        for stage, unit in zip(self.pipeline, self.adjoint, strict=False):
-            yield f"{stage.name}_adjoint", unit
+            yield "loss", None, self.loss
+        for (k, stage), unit in reversed(list(zip(stages, self.adjoint, strict=False))):
+            yield f"{stage.name}_adjoint", k, unit
 
     # -------------------------------------------------------------------------------------- structure
 
     def elaborate(self, platform) -> Module:
         m = Module()
         results = self._result_streams()
+        units = list(self._units())
         m.submodules.control = control = Control(
-            self.map, counts=[count for _, count in results], settle=SETTLE
+            self.map,
+            counts=[count for _, count in results],
+            settle=SETTLE + len(units),  # a clock for each
         )
         self._leaving: list = []
         for name in _plain(axi4lite_members()):
@@ -184,24 +189,25 @@ class Core(wiring.Component):
                 parameters.load.address.eq(control.load.address),
                 parameters.load.data.eq(control.load.data),
             ]
+        # What is static while frames are inside goes from unit to unit, as beats do, a register each: a net from
+        # control to all of them would be the longest of the core. A commit waits for the last one.
         overruns = []
-        for name, unit in self._units():
+        static = {word: getattr(control, word) for word in ("width", "height", "frames", "cfa", "bypass")}
+        for name, k, unit in units:
             m.submodules[name] = _OwnReset(unit)
-            m.d.comb += [
-                unit.width.eq(control.width),
-                unit.height.eq(control.height),
-                unit.frames.eq(control.frames),
-            ]
             overruns.append(unit.overrun)
-        for k in range(len(self.pipeline)):
-            for unit in (self.forward[k], *self.adjoint[k : k + 1]):
-                m.d.comb += [unit.cfa.eq(control.cfa), unit.bypass.eq(control.bypass[k])]
+            for word, before in static.items():
+                static[word] = Signal.like(before, name=f"{name}_{word}")
+                m.d.sync += static[word].eq(before)
+            m.d.comb += [getattr(unit, word).eq(static[word]) for word in ("width", "height", "frames")]
+            if k is not None:
+                m.d.comb += [unit.cfa.eq(static["cfa"]), unit.bypass.eq(static["bypass"][k])]
 
         # Raw: edge, framer, alignment, gate, then the chain.
         layout = beat_layout(self.pipeline.i, self.build.lanes)
         raw = self._input(m, control, "raw", self.pipeline.i, container(self.pipeline.i))
         lines = sum(2 * stage.radius for stage in self.pipeline)
-        latencies = sum(unit.latency + BETWEEN for _, unit in self._units())
+        latencies = sum(unit.latency + BETWEEN for _, _, unit in units)
         read_out = RESULT_CLOCKS * self.map.result_words + sum(unit.pauses for unit in self.adjoint)
         m.submodules.gate = gate = Gate(layout, lag_lines=lines, cover=read_out + latencies + 64)
         begun = raw.o

@@ -156,7 +156,8 @@ class ForwardUnit(wiring.Component):
         else:
             m.submodules.window = window = self._window
             wiring.connect(m, feeder.o, window.i)
-            m.d.comb += [window.width.eq(self.width), window.height.eq(self.height)]
+            # A register: what follows from the size would be made once for feeder and window, and far from one.
+            m.d.sync += [window.width.eq(self.width), window.height.eq(self.height)]
             m.d.comb += [lanes.valid.eq(window.o.valid), lanes.site.eq(window.o.payload.site)]
             for p in range(self.build.lanes):
                 lanes.feed(m, p, tap_values(window.o.payload.taps, stage.radius, p))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,7 @@ __all__ = ["GroupEnd"]
 
 
 class GroupEnd(wiring.Component):
-    """Which beat ends a group of ``frames`` frames. Latency 0.
+    """Which beat ends a group of ``frames`` frames. Latency 0, once ``frames`` has been there for `settle` clocks.
 
     Members
     -------
@@ -22,20 +22,27 @@ class GroupEnd(wiring.Component):
         The beat is the last of its group.
     """
 
+    settle = 3
+
     def __init__(self) -> None:
         super().__init__({"beat": In(1), "last": In(1), "frames": In(16), "end": Out(1)})
 
     def elaborate(self, platform) -> Module:
         m = Module()
         done = Signal(16)  # frames of this group that have ended
-        before_last = Signal(16)
-        final = Signal()
-        m.d.sync += before_last.eq(self.frames - 1)
-        # At least, not equal: a commit inside a group may have made groups shorter.
-        m.d.comb += final.eq(done >= before_last)
+        final = Signal()  # a register: it reaches all that a group's end sets off
+        before_last, before_that, single = Signal(16), Signal(16), Signal()
+        m.d.sync += [
+            before_last.eq(self.frames - 1),
+            before_that.eq(Mux(before_last == 0, 0, before_last - 1)),
+            single.eq(before_last == 0),
+        ]
         m.d.comb += self.end.eq(self.last & final)
-        with m.If(self.beat & self.last):
-            m.d.sync += done.eq(done + 1)
-            with m.If(final):
-                m.d.sync += done.eq(0)
+        # At least, not equal: a commit inside a group may have made groups shorter.
+        with m.If(~(self.beat & self.last)):
+            m.d.sync += final.eq(done >= before_last)
+        with m.Elif(final):
+            m.d.sync += [done.eq(0), final.eq(single)]
+        with m.Else():
+            m.d.sync += [done.eq(done + 1), final.eq(done >= before_that)]
         return m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -290,17 +290,23 @@ class ScatterAdd(wiring.Component):
             drain_odd.eq(step & entry[0]),
         ]
 
-        # The tables. Each hears of its owner a clock later: no row of a drain or of a beat is there before.
+        # The tables. Each hears of its owner a clock later: no row of a drain or of a beat is there before. Odd banks
+        # are told who does not own them, which makes other registers of the copies.
         row = []
-        owners = [
-            enables(m, f"owned_{which}", owned[which], self._lanes * self._channels) for which in range(2)
-        ]
+
+        def told(which: int, parity: int) -> list[Value]:
+            copies = enables(
+                m, f"owned_{which}_{parity}", owned[which] ^ parity, self._lanes * self._channels
+            )
+            return [copy ^ parity for copy in copies]
+
+        owners = [[told(which, parity) for which in range(2)] for parity in range(2)]
         place_valid, place_phase = Signal(), Signal()
         m.d.sync += [place_valid.eq(valid), place_phase.eq(phase)]
         for lane in range(self._lanes):
             for channel in range(self._channels):
                 value = beat.lane[lane][channel]
-                owner = Cat(copies[lane * self._channels + channel] for copies in owners)
+                owner = [Cat(copies[lane * self._channels + channel] for copies in both) for both in owners]
                 word = Signal(signed(self._width), name=f"word_{lane}_{channel}", reset_less=True)
                 both = []
                 for parity, rows in enumerate((self._segments // 2 + 1, (self._segments + 1) // 2)):
@@ -320,7 +326,7 @@ class ScatterAdd(wiring.Component):
                         bank.phase.eq(place_phase),
                         bank.row.eq(bank_row),
                         bank.addend.eq(addend),
-                        bank.owned.eq(owner),
+                        bank.owned.eq(owner[parity]),
                         bank.drain_row.eq(drain_row),
                         bank.drain_select.eq(
                             (drain_odd if parity else drain_even)
@@ -329,7 +335,7 @@ class ScatterAdd(wiring.Component):
                     ]
                     both.append(bank.drained)
                 # Unselected banks give 0, so OR and sum choose; `owner` is one-hot while words are made.
-                m.d.sync += word.eq(Mux(owner[1], both[0][1] | both[1][1], both[0][0] | both[1][0]))
+                m.d.sync += word.eq(Mux(owner[0][1], both[0][1] | both[1][1], both[0][0] | both[1][0]))
                 row.append(word)
         # Modulo 2**width, which log2_count makes exact.
         for level in range(self._levels):

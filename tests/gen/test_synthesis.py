@@ -18,6 +18,7 @@ from pullback.gen.synthesis import (
     SynthesisError,
     netlist,
     route,
+    stamp,
     synthesise,
 )
 from pullback.rtl.numeric.multiplier import Multiplier
@@ -107,6 +108,24 @@ def test_what_is_done_is_not_done_again(tmp_path):
     assert route(made, 7).fmax == 123.4
     netlist(Multiplier(signed(18), signed(18)), directory=tmp_path)
     assert not list(tmp_path.glob("route-*"))
+
+
+def test_the_stamp_is_of_the_design(monkeypatch):
+    assert stamp(Pair()) == stamp(Pair())  # names and order are the same whenever it is made
+    assert stamp(Pair()) != stamp(Adder())
+    before = stamp(Pair())
+    inner = Adder.elaborate
+
+    def other(self, platform):
+        m = inner(self, platform)
+        m.d.sync += Signal(name="another").eq(self.a[0])
+        return m
+
+    monkeypatch.setattr(Adder, "elaborate", other)
+    assert stamp(Pair()) != before
+    monkeypatch.undo()
+    monkeypatch.setattr("pullback.gen.synthesis.tool_versions", lambda: {"yosys": "0", "nextpnr": "0"})
+    assert stamp(Pair()) != before
 
 
 def test_a_failing_tool_is_named_with_its_log(tmp_path):

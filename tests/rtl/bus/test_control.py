@@ -563,7 +563,7 @@ def test_clocks_a_result(simulate):
     times = []
 
     async def main(ctx):
-        for clock in range(200):
+        for clock in range(4 * RESULT_CLOCKS * MAP.result_words):
             _, _, collected = await ctx.tick().sample(dut.collected)
             if collected:
                 times.append(clock)
