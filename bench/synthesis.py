@@ -138,17 +138,23 @@ class Table:
         entry = self._content["results"].get(name, {})
         return entry if entry.get("stamp") == stamp else {}
 
-    def put(self, name: str, entry: dict[str, Any] | None) -> None:
-        """Keeps a result, or what went wrong; drops it if it is None."""
+    def put(self, name: str, entry: dict[str, Any]) -> None:
+        """Keeps a result, or what went wrong."""
         with self._lock:
-            results = self._content["results"]
-            results |= {name: entry}
-            if entry is None:
-                del results[name]
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self._path.with_suffix(".part")
-            fresh.write_text(json.dumps(self._content, indent=2) + "\n")
-            fresh.replace(self._path)
+            self._content["results"][name] = entry
+            self._write()
+
+    def drop(self, name: str) -> None:
+        """Forgets a result."""
+        with self._lock:
+            del self._content["results"][name]
+            self._write()
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".part")
+        fresh.write_text(json.dumps(self._content, indent=2) + "\n")
+        fresh.replace(self._path)
 
 
 def main() -> int:
@@ -193,7 +199,7 @@ def main() -> int:
     if options.forget:
         for name in table.names:
             if name not in known or not table.get(name, stamp(known[name]())):
-                table.put(name, None)
+                table.drop(name)
                 print(f"{name}: dropped")
         return 0
 
