@@ -6,7 +6,9 @@ from amaranth.hdl import Module, Mux, ShapeLike, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.fifo import Count
 from ..stream.skid import SkidBuffer
+from .group import GroupEnd
 
 __all__ = ["Gate"]
 
@@ -62,36 +64,27 @@ class Gate(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i), skid.i)
         offered = skid.o
         beat = offered.payload
-        passes, shut, outside = Signal(), Signal(), Signal(init=1)
+        passes, shut = Signal(), Signal()
         m.d.comb += [
             self.o.payload.eq(beat),
             self.o.valid.eq(offered.valid & ~(beat.first & shut)),
             offered.ready.eq(self.o.ready & ~(beat.first & shut)),
             passes.eq(self.o.valid & self.o.ready),
-            self.empty.eq(outside & ~offered.valid),
         ]
 
-        inside = Signal(16)  # frames
         begins = passes & beat.first
-        with m.If(begins & ~self.done):
-            m.d.sync += [inside.eq(inside + 1), outside.eq(0)]
-        with m.Elif(self.done & ~begins):
-            m.d.sync += [inside.eq(inside - 1), outside.eq(inside == 1)]
+        m.submodules.inside = inside = Count(0xFFFF)  # frames
+        m.d.comb += [inside.up.eq(begins), inside.down.eq(self.done)]
+        m.d.comb += self.empty.eq(inside.empty & ~offered.valid)
 
-        number = Signal(16)  # of the next frame in its group
-        number_is_0 = Signal(init=1)
-        before_last = Signal(16)
-        final = Signal()  # it is the last of its group
-        m.d.sync += [before_last.eq(self.frames - 1), final.eq(number >= before_last)]
+        m.submodules.group = group = GroupEnd()
+        m.d.comb += [group.frames.eq(self.frames), group.beat.eq(passes), group.last.eq(beat.last)]
+        number_is_0 = Signal(init=1)  # of the next frame in its group
         with m.If(passes & beat.last):
-            m.d.sync += [number.eq(Mux(final, 0, number + 1)), number_is_0.eq(final)]
+            m.d.sync += number_is_0.eq(group.end)
 
-        groups = Signal(2)  # begun, results not collected
-        opens = begins & number_is_0
-        with m.If(opens & ~self.collected):
-            m.d.sync += groups.eq(groups + 1)
-        with m.Elif(self.collected & ~opens):
-            m.d.sync += groups.eq(groups - 1)
+        m.submodules.groups = groups = Count(2)  # begun, results not collected
+        m.d.comb += [groups.up.eq(begins & number_is_0), groups.down.eq(self.collected)]
 
         # Beats until the frame that began last has gone far enough.
         line = Signal(range(self._lag_lines + 1))
@@ -110,6 +103,6 @@ class Gate(wiring.Component):
                 with m.If((line == self._lag_lines) & ~covered):
                     m.d.sync += [to_cover.eq(to_cover - 1), covered.eq(to_cover == 1)]
         # What is counted in this clock tells in the next but one: until then no other frame begins.
-        at_0 = Mux(passes & beat.last, final, number_is_0)
-        m.d.sync += shut.eq(begins | (at_0 & (groups[1] | (groups[0] & ~covered))))
+        at_0 = Mux(passes & beat.last, group.end, number_is_0)
+        m.d.sync += shut.eq(begins | (at_0 & (groups.full | (~groups.empty & ~covered))))
         return m

@@ -201,8 +201,12 @@ class Feeder(wiring.Component):
 
         # Counters: the column is the same for every line of the window, the line is that of its middle.
         beat = Signal(16 - lane_bits)
-        y = Signal(16)
+        # A line's end is counted a clock later, so that the adder does not wait for a tick; y knows.
+        y, y_before = Signal(16), Signal(16)
+        ended, bottom_before = Signal(), Signal()
+        m.d.comb += y.eq(Mux(ended, Mux(bottom_before, 0, y_before + 1), y_before))
         eol, bottom, first = Signal(), Signal(), Signal()
+        m.d.sync += [y_before.eq(y), bottom_before.eq(bottom)]
         if lines:
             m.d.comb += [
                 eol.eq(beat == last_beat),
@@ -214,6 +218,7 @@ class Feeder(wiring.Component):
             # where it stands.
             flags = self.i.payload
             m.d.comb += [eol.eq(flags.eol), bottom.eq(flags.last), first.eq(flags.first)]
+        m.d.sync += ended.eq(tick & eol & real_at[self._window])
         boundary = Signal(init=1)  # the next lead beat begins a frame
         with m.If(tick):
             m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
@@ -221,8 +226,6 @@ class Feeder(wiring.Component):
             m.d.sync += tick_out.eq(Cat(real_at[lines], tick_out)[:scatter_columns])
             with m.If(eol):
                 m.d.sync += line_real.eq(real_at[:lines])
-                with m.If(real_at[self._window]):
-                    m.d.sync += y.eq(Mux(bottom, 0, y + 1))
             with m.If(~flushing):
                 m.d.sync += boundary.eq(self.i.payload.last)
 

@@ -35,8 +35,8 @@ class _Pointer(wiring.Component):
 class Count(wiring.Component):
     """``value`` = ups - downs, with ``empty`` = (value == 0) and ``full`` = (value == limit) as registers.
 
-    The flags are computed beside the count, not from it, so that no path runs through adder and comparison.
-    The caller never steps up when full nor down when empty.
+    The steps are added a clock later, and the flags know: neither adder nor comparison lies behind ``up`` and
+    ``down``, which come from far. The caller never steps up when full nor down when empty.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,11 +53,14 @@ class Count(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
+        rises, falls = self.up & ~self.down, self.down & ~self.up
+        rose, fell = Signal(), Signal()
+        before = Signal.like(self.value)
         # One adder for both directions: + 1 is 0..01, - 1 is 1..11.
-        falls = self.down & ~self.up
-        step = Cat(self.up ^ self.down, falls.replicate(len(self.value) - 1))
-        m.d.sync += self.value.eq((self.value + step)[: len(self.value)])
-        with m.If(self.up & ~self.down):
+        step = Cat(rose | fell, fell.replicate(len(self.value) - 1))
+        m.d.comb += self.value.eq((before + step)[: len(self.value)])
+        m.d.sync += [rose.eq(rises), fell.eq(falls), before.eq(self.value)]
+        with m.If(rises):
             m.d.sync += [self.empty.eq(0), self.full.eq(self.value == self._limit - 1)]
         with m.Elif(falls):
             m.d.sync += [self.empty.eq(self.value == 1), self.full.eq(0)]
