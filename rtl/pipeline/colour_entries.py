@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Signal
 from ..kernel import CFA_COLOURS, Load, Node, Parameter, Site, bit, given, substitute
 from ..kernel.primitives.select import Where
 from ..kernel.primitives.source import Entry, EntryOfColour
+from ..stream.enable import COPIES, enables
 from ..stream.ram import DistributedRam
 
 __all__ = ["ColourEntries", "choose_by_colour"]
@@ -45,10 +46,11 @@ def choose_by_colour(nodes: Mapping[str, Node], parameters: Mapping[str, Paramet
 
 
 class ColourEntries(Elaboratable):
-    """``o[k] = theta[colour * count + k]`` for one parameter, one clock after the colour; count entries a colour.
+    """``o[k] = theta[colour * count + k]`` for one parameter, two clocks after the colour; count entries a colour.
 
-    A distributed RAM of four rows for every k. Words come over the load bus in rising order, one per clock, so a
-    token that the first word starts passes from RAM to RAM beside the words, once for each colour.
+    A distributed RAM of four rows for every k, read by the nearest of several registers of the colour. Words come
+    over the load bus in rising order, one per clock, so a token that the first word starts passes from RAM to RAM
+    beside the words, once for each colour.
 
     Parameters
     ----------
@@ -84,13 +86,17 @@ class ColourEntries(Elaboratable):
             m.d.sync += row.eq(0)
         with m.Elif(token[-1]):
             m.d.sync += row.eq(row + 1)
-        for k, o in self.o.items():
+        # Rows count from the other end: else synthesis would make one register of these and the colour's of the lane.
+        copies = min(COPIES, len(self.o))
+        bits = [enables(m, f"row_{n}", ~bit, copies) for n, bit in enumerate(self.colour)]
+        read_rows = [Cat(each) for each in zip(*bits, strict=True)]
+        for place, (k, o) in enumerate(self.o.items()):
             m.submodules[f"ram_{k}"] = ram = DistributedRam(len(word), colours)
             m.d.comb += [
                 ram.write.eq(token[k]),
-                ram.write_row.eq(row),
+                ram.write_row.eq(~row),
                 ram.write_data.eq(word),
-                ram.read_row.eq(self.colour),
+                ram.read_row.eq(read_rows[place * copies // len(self.o)]),
             ]
             m.d.sync += o.eq(ram.read_data)
         return m

@@ -87,9 +87,11 @@ class Lanes(Elaboratable):
         # colour, so it is a register of its own.
         colours = [Signal(2, name=f"site_colour_{p}", reset_less=True) for p in range(self.build.lanes)]
         m.d.sync += [site.eq(self.site), valid.eq(self.valid)]
+        before = []
         for p, colour in enumerate(colours):
             x_odd = self.cfa[0] ^ (self.site.x[0] if self.build.lanes == 1 else p & 1)
-            m.d.sync += colour.eq(Cat(x_odd, self.cfa[1] ^ self.site.y[0]))
+            before.append(Cat(x_odd, self.cfa[1] ^ self.site.y[0]))
+            m.d.sync += colour.eq(before[p])
         delays = {"valid": (valid, self.o_valid), "site": (Value.cast(site), Value.cast(self.o_site))}
         for name, (now, later) in delays.items():
             line = DelayLine(now.shape(), self.latency - 1, valid=name == "valid")
@@ -112,7 +114,7 @@ class Lanes(Elaboratable):
                         self.parameters.stage.parameters[name], self.parameters.words[name], labels
                     )
                     m.submodules[f"{name}_of_colour_{p}"] = entries
-                    m.d.comb += [entries.load.eq(datapath.load), entries.colour.eq(colours[p])]
+                    m.d.comb += [entries.load.eq(datapath.load), entries.colour.eq(before[p])]
                     known |= {label: entries.o[k] for k, label in labels.items()}
             for label, port in datapath.inputs.items():
                 if label in known:

@@ -1,5 +1,7 @@
 """Entries that the CFA colour chooses: recognised, loaded from the bus, read."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
@@ -58,9 +60,9 @@ def test_other_selections_stay(kernel):
     assert after is before
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_load_and_read(count):
-    """Words of the bus, the neighbours' included, twice; read one clock after the colour, in any order."""
+    """Words of the bus, the neighbours' included, twice; read two clocks after the colour, in any order."""
     base, rng = 7, np.random.default_rng(count)
     parameter = Parameter(4 * count, SQ(4, 8), (0,), "")
     dut = ColourEntries(parameter, base, range(count))
@@ -75,8 +77,11 @@ def test_load_and_read(count):
                 await ctx.tick()
             ctx.set(dut.load.valid, 0)
             await ctx.tick().repeat(2)
-            for colour in rng.integers(0, 4, 30).tolist():
-                ctx.set(dut.colour, colour)
+            colours = rng.integers(0, 4, 30).tolist()
+            ctx.set(dut.colour, colours[0])
+            await ctx.tick()
+            for colour, following in pairwise(colours):
+                ctx.set(dut.colour, following)
                 await ctx.tick()
                 found = [ctx.get(o) for o in dut.o.values()]
                 assert found == words[base + colour * count :][:count]
