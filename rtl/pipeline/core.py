@@ -327,6 +327,8 @@ class Core(wiring.Component):
         ]
         # A target or cotangent frame begins once its raw frame has, and not before, so that a commit that lets no raw
         # frame begin finds none of them begun; but one that is owed still comes, or its raw frame would never leave.
+        begun = Signal()  # a raw frame, a clock ago
+        m.d.sync += begun.eq(gate.o.valid & gate.o.ready & gate.o.payload.first)
         framers = []
         for name, pixel, bits, port in (
             ("target", self.pipeline.o, container(self.pipeline.o), loss.target),
@@ -337,7 +339,7 @@ class Core(wiring.Component):
             # Raw frames begun, less frames begun here.
             m.submodules[f"{name}_ahead"] = ahead = Count(255)
             m.d.comb += [
-                ahead.up.eq(gate.o.valid & gate.o.ready & gate.o.payload.first & wanted),
+                ahead.up.eq(begun & wanted),
                 ahead.down.eq(framer.begins),
                 framer.hold.eq(ahead.empty),
             ]

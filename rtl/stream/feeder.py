@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pullback.rtl.stream.pixel import Flow, Pixel, beat_layout, check_lanes, site_layout
+from pullback.rtl.stream.pixel import Flow, LineCounter, Pixel, beat_layout, check_lanes, site_layout
 
 __all__ = ["MIN_LINE", "Feeder", "tick_layout"]
 
@@ -201,24 +201,20 @@ class Feeder(wiring.Component):
 
         # Counters: the column is the same for every line of the window, the line is that of its middle.
         beat = Signal(16 - lane_bits)
-        # A line's end is counted a clock later, so that the adder does not wait for a tick; y knows.
-        y, y_before = Signal(16), Signal(16)
-        ended, bottom_before = Signal(), Signal()
-        m.d.comb += y.eq(Mux(ended, Mux(bottom_before, 0, y_before + 1), y_before))
-        eol, bottom, first = Signal(), Signal(), Signal()
-        m.d.sync += [y_before.eq(y), bottom_before.eq(bottom)]
+        m.submodules.line_counter = counter = LineCounter()
+        eol, last, first = Signal(), Signal(), Signal()
+        m.d.comb += [counter.ends.eq(tick & eol & real_at[self._window]), counter.last_line.eq(last_line)]
         if lines:
             m.d.comb += [
                 eol.eq(beat == last_beat),
-                bottom.eq(y == last_line),
-                first.eq((beat == 0) & (y == 0)),
+                last.eq(eol & counter.bottom),
+                first.eq((beat == 0) & (counter.y == 0)),
             ]
         else:
             # The centre is the lead beat itself and brings its flags: counters are there only if somebody asks
             # where it stands.
             flags = self.i.payload
-            m.d.comb += [eol.eq(flags.eol), bottom.eq(flags.last), first.eq(flags.first)]
-        m.d.sync += ended.eq(tick & eol & real_at[self._window])
+            m.d.comb += [eol.eq(flags.eol), last.eq(flags.last), first.eq(flags.first)]
         boundary = Signal(init=1)  # the next lead beat begins a frame
         with m.If(tick):
             m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
@@ -253,10 +249,10 @@ class Feeder(wiring.Component):
             m.d.sync += payload.trailing.eq(self.c.payload.lane)
         m.d.sync += [
             payload.site.x.eq(beat << lane_bits),
-            payload.site.y.eq(y),
+            payload.site.y.eq(counter.y),
             payload.site.first.eq(first),
             payload.site.eol.eq(eol),
-            payload.site.last.eq(eol & bottom),
+            payload.site.last.eq(last),
             payload.site.lanes.eq(Cat(~eol | (p <= last_lane) for p in range(self._lanes))),
             payload.real.eq(real),
             payload.out.eq(out),

@@ -24,8 +24,10 @@ class _Sums(wiring.Component):
     before, whose sums are not in the RAM yet. The first value of a row has none.
     """
 
-    LATENCY = 4
-    """Clocks from a value to its sum being there for ``read_data``."""
+    LATENCY = 5
+    """Clocks from a value to its sum at ``read_data``."""
+    READ_LATENCY = 1
+    """Clocks from ``read_row`` to ``read_data``."""
 
     def __init__(self, value_width: int, width: int, rows: int) -> None:
         self._width = width
@@ -59,10 +61,12 @@ class _Sums(wiring.Component):
             # Modulo 2**width, which log2_count makes exact.
             total.eq(Mux(self.near, total, operand) + values[1]),
         ]
+        read_data = Signal(self._width, reset_less=True)
+        m.d.sync += read_data.eq(read.read_data)
         m.d.comb += [
             add.read_row.eq(self.row),
             read.read_row.eq(self.read_row),
-            self.read_data.eq(read.read_data),
+            self.read_data.eq(read_data),
         ]
         for ram in self._rams:
             m.d.comb += [ram.write.eq(1), ram.write_row.eq(self.write_row), ram.write_data.eq(total)]
@@ -140,7 +144,7 @@ class IndexedAccumulate(wiring.Component):
         self._widths = {name: min(width, value_width + log2_count) for name, value_width in terms}
         self._levels = (lanes - 1).bit_length()
         self.overrun_latency = 1
-        self.pause = self._levels + Serialise.latency
+        self.pause = _Sums.READ_LATENCY + self._levels + Serialise.latency
         self.latency = _Sums.LATENCY + self._levels + Serialise.latency - 1
         index = range(entries)
         fields: dict = {"last": 1, "index": data.ArrayLayout(index, lanes)}
@@ -263,4 +267,4 @@ class IndexedAccumulate(wiring.Component):
             with m.If(entry == self._entries - 1):
                 m.d.sync += occupied.eq(0)
             with m.Else():
-                m.d.sync += [entry.eq(entry + 1), wait.eq(self._levels + 1)]
+                m.d.sync += [entry.eq(entry + 1), wait.eq(_Sums.READ_LATENCY + self._levels + 1)]

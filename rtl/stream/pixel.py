@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import Format
 
-__all__ = ["Flow", "Pixel", "Raster", "beat_layout", "check_lanes", "site_layout"]
+__all__ = ["Flow", "LineCounter", "Pixel", "Raster", "beat_layout", "check_lanes", "site_layout"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,35 @@ class Flow(wiring.Signature):
         super().__init__({"valid": Out(1), "payload": Out(shape)})
 
 
+class LineCounter(wiring.Component):
+    """``y`` = lines ended, modulo ``last_line + 1``; ``bottom`` = (y == last_line).
+
+    A line is added a clock later, and ``y`` knows: the adder does not lie behind ``ends``, which comes from far.
+
+    Members
+    -------
+    ends : In(1)
+        A line ends.
+    last_line : In(16)
+        May change while y is 0, two cycles before the next line ends.
+    y : Out(16)
+    bottom : Out(1)
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"ends": In(1), "last_line": In(16), "y": Out(16), "bottom": Out(1)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        before, bottom_before, ended = Signal(16), Signal(), Signal()
+        m.d.comb += [
+            self.y.eq(Mux(ended, Mux(bottom_before, 0, before + 1), before)),
+            self.bottom.eq(self.y == self.last_line),
+        ]
+        m.d.sync += [ended.eq(self.ends), before.eq(self.y), bottom_before.eq(self.bottom)]
+        return m
+
+
 class Raster(wiring.Component):
     """Counts beats in raster order, frame after frame: ``site`` is where the next step stands.
 
@@ -145,21 +174,22 @@ class Raster(wiring.Component):
         last_lane = last_pixel[:lane_bits]
 
         beat = Signal(16 - lane_bits)
-        y = Signal(16)
         eol = Signal()
-        bottom = Signal()
         first = Signal(init=1)
-        m.d.comb += [eol.eq(beat == last_pixel[lane_bits:]), bottom.eq(y == last_line)]
+        m.submodules.lines = lines = LineCounter()
+        m.d.comb += [
+            eol.eq(beat == last_pixel[lane_bits:]),
+            lines.ends.eq(self.step & eol),
+            lines.last_line.eq(last_line),
+        ]
         with m.If(self.step):
-            m.d.sync += [beat.eq(Mux(eol, 0, beat + 1)), first.eq(eol & bottom)]
-            with m.If(eol):
-                m.d.sync += y.eq(Mux(bottom, 0, y + 1))
+            m.d.sync += [beat.eq(Mux(eol, 0, beat + 1)), first.eq(eol & lines.bottom)]
         m.d.comb += [
             self.site.x.eq(beat << lane_bits),
-            self.site.y.eq(y),
+            self.site.y.eq(lines.y),
             self.site.first.eq(first),
             self.site.eol.eq(eol),
-            self.site.last.eq(eol & bottom),
+            self.site.last.eq(eol & lines.bottom),
             self.site.lanes.eq(Cat(~eol | (p <= last_lane) for p in range(self._lanes))),
         ]
         return m

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -12,6 +16,11 @@ from .pixel import Flow
 from .ram import BlockRam
 
 __all__ = ["ScatterAdd"]
+
+
+def _picked(picks: Value, values: Sequence[Signal]) -> Value:
+    """The value whose bit of ``picks`` is set, 0 if there is none."""
+    return reduce(or_, (Mux(pick, value, 0) for pick, value in zip(picks, values, strict=True)))
 
 
 class _Bank(wiring.Component):
@@ -36,9 +45,7 @@ class _Bank(wiring.Component):
                 "owned": In(2),  # the drain's phases
                 "drain_select": In(1),  # read and clear `drain_row`
                 "drain_row": In(row_bits),
-                "drained": Out(
-                    data.ArrayLayout(signed(width), 2)
-                ),  # per phase, three clocks later; 0 unselected
+                "drained": Out(signed(width)),  # four clocks later; 0 unselected
             }
         )
 
@@ -53,8 +60,8 @@ class _Bank(wiring.Component):
 
         # history[k]: the beat whose row was presented k + 1 clocks ago.
         place = data.StructLayout({"row": self._row_bits, "phase": 1})
-        history = [Signal(place, name=f"place{k}", reset_less=True) for k in range(5)]
-        valids = Signal(5)
+        history = [Signal(place, name=f"place{k}", reset_less=True) for k in range(4)]
+        valids = Signal(4)
         m.d.sync += [
             valids.eq(Cat(valid, valids[:-1])),
             history[0].row.eq(row),
@@ -63,16 +70,16 @@ class _Bank(wiring.Component):
         ]
         select, select_row = Signal(), Signal(self._row_bits)  # when the RAM sees the row of the drain
         clear, clear_row = Signal(), Signal(self._row_bits)
-        selected = Signal()  # the registers of the RAMs hold a row of the drain
+        selected = Signal(2)  # the register of this RAM holds a row of the drain
         m.d.sync += [
             select.eq(self.drain_select),
             select_row.eq(self.drain_row),
             clear.eq(select),
             clear_row.eq(select_row),
-            selected.eq(clear),
+            selected.eq(Mux(clear, self.owned, 0)),
         ]
 
-        result = [Signal(signed(self._width), name=f"result{k}", reset_less=True) for k in range(3)]
+        result = [Signal(signed(self._width), name=f"result{k}", reset_less=True) for k in range(2)]
         registers = []
         for which in range(2):
             memory, owned = self._memories[which], self.owned[which]
@@ -85,35 +92,35 @@ class _Bank(wiring.Component):
                 memory.write_row.eq(Mux(owned, clear_row, history[3].row)),
                 memory.write_data.eq(Mux(owned, 0, result[0])),
                 register.eq(memory.read_data),
-                self.drained[which].eq(Mux(selected, register, 0)),
             ]
             registers.append(register)
+        drained = Signal(signed(self._width), reset_less=True)
+        m.d.comb += self.drained.eq(drained)
+        m.d.sync += drained.eq(_picked(selected, registers))
 
-        # One clock before the operand is chosen: who has the newest sum of this row?
-        hits = Signal(4)
+        # Before the operand is chosen: who has the newest sum of this row? That of the beat before is added in the
+        # adder itself, that of the second before is in result[0] by then, those of the two before it a clock earlier.
+        hits = Signal(4)  # the beat k + 1 before history[0] has its row
         hit_previous, hit_previous_now = Signal(), Signal()
-        pick_memory, pick_result = Signal(2), Signal(3)
-        for k in range(4):
-            m.d.comb += hits[k].eq(valids[k + 1] & (history[k + 1] == history[0]))
+        pick_memory, pick_newest = Signal(2), Signal()
         older = hits[1:].any()
-        m.d.sync += [
-            hit_previous.eq(hits[0]),
-            hit_previous_now.eq(hit_previous),
-            pick_result.eq(Cat(hits[1], hits[2] & ~hits[1], hits[3] & ~hits[2] & ~hits[1])),
-            pick_memory.eq(Cat(~older & ~history[0].phase, ~older & history[0].phase)),
-        ]
+        passed = Signal(signed(self._width), reset_less=True)
         operand = Signal(signed(self._width), reset_less=True)
-        sources = [*zip(pick_memory, registers, strict=True), *zip(pick_result, result, strict=True)]
-        chosen = 0
-        for pick, source in sources:
-            chosen = chosen | Mux(pick, source, 0)
         addends = [Signal.like(self.addend, name=f"addend{k}", reset_less=True) for k in range(3)]
         m.d.sync += [
-            operand.eq(chosen),
+            *(
+                hits[k].eq(valids[k] & (history[k].row == row) & (history[k].phase == phase))
+                for k in range(len(hits))
+            ),
+            hit_previous.eq(hits[0]),
+            hit_previous_now.eq(hit_previous),
+            pick_newest.eq(hits[1]),
+            pick_memory.eq(Cat(~older & ~history[0].phase, ~older & history[0].phase)),
+            passed.eq(_picked(Cat(hits[2] & ~hits[1], hits[3] & ~hits[2] & ~hits[1]), result)),
+            operand.eq(_picked(pick_memory, registers) | _picked(pick_newest, result[:1]) | passed),
             *(new.eq(old) for new, old in zip(addends, [addend, *addends], strict=False)),
             result[0].eq(Mux(hit_previous_now, result[0], operand) + addends[2]),
             result[1].eq(result[0]),
-            result[2].eq(result[1]),
         ]
         return m
 
@@ -211,8 +218,8 @@ class ScatterAdd(wiring.Component):
         )
         lane = data.ArrayLayout(data.ArrayLayout(entry, channels), lanes)
         # From a step of the drain to its word: address, choice of address, RAM, output register, choice of phase,
-        # adder tree.
-        self._drain_latency = 5 + self._levels
+        # choice of parity, adder tree.
+        self._drain_latency = 6 + self._levels
         self._fifo = FlowFifo(signed(64), 2 * self._drain_latency + 3, in_flight=self._drain_latency)
         self.latency = 8 + self._drain_latency + self._fifo.latency
         super().__init__(
@@ -334,8 +341,8 @@ class ScatterAdd(wiring.Component):
                         ),
                     ]
                     both.append(bank.drained)
-                # Unselected banks give 0, so OR and sum choose; `owner` is one-hot while words are made.
-                m.d.sync += word.eq(Mux(owner[0][1], both[0][1] | both[1][1], both[0][0] | both[1][0]))
+                # Unselected banks give 0, so OR and sum choose; one phase is owned while words are made.
+                m.d.sync += word.eq(both[0] | both[1])
                 row.append(word)
         # Modulo 2**width, which log2_count makes exact.
         for level in range(self._levels):
