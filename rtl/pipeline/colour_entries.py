@@ -90,11 +90,15 @@ class ColourEntries(Elaboratable):
         copies = min(COPIES, len(self.o))
         bits = [enables(m, f"row_{n}", ~bit, copies) for n, bit in enumerate(self.colour)]
         read_rows = [Cat(each) for each in zip(*bits, strict=True)]
+        rows = [row]  # each RAM's, at its token
+        for k in range(1, len(token)):
+            rows.append(Signal.like(row, name=f"write_row_{k}", reset_less=True))
+            m.d.sync += rows[k].eq(rows[k - 1])
         for place, (k, o) in enumerate(self.o.items()):
             m.submodules[f"ram_{k}"] = ram = DistributedRam(len(word), colours)
             m.d.comb += [
                 ram.write.eq(token[k]),
-                ram.write_row.eq(~row),
+                ram.write_row.eq(~rows[k]),
                 ram.write_data.eq(word),
                 ram.read_row.eq(read_rows[place * copies // len(self.o)]),
             ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from amaranth.hdl import (
@@ -16,12 +16,13 @@ from amaranth.hdl import (
     ResetSignal,
     Signal,
 )
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In
 
 from ..bus.axi4lite import axi4lite_members
 from ..bus.axi4stream import Align, Pack, Unpack, axi4stream_members
 from ..bus.control import RESULT_CLOCKS, Control
+from ..bus.static import StaticReceiver, StaticSender
 from ..stream.fifo import Count
 from ..stream.fork import Fork
 from ..stream.framer import Framer
@@ -163,17 +164,47 @@ class Core(wiring.Component):
         for (k, stage), unit in reversed(list(zip(stages, self.adjoint, strict=False))):
             yield f"{stage.name}_adjoint", k, unit
 
+    @property
+    def _framers(self) -> list[str]:
+        """The input streams."""
+        return ["raw", "target", "cotangent"] if self._vjp else ["raw"]
+
     # -------------------------------------------------------------------------------------- structure
+
+    def _static_layout(self) -> data.StructLayout:
+        """What units and framers are told by each commit."""
+        return data.StructLayout(
+            {"width": 16, "height": 16, "frames": 16, "cfa": 2, "bypass": len(self.pipeline.stages)}
+        )
+
+    def _tell(
+        self, m: Module, control: Control, layout: data.StructLayout, names: list[str]
+    ) -> dict[str, data.View]:
+        """The static words of each receiver. They are sent on when a commit has loaded them, and it waits for that."""
+        m.submodules.static = sender = StaticSender(layout)
+        loading = Signal()
+        m.d.sync += loading.eq(control.load.valid)
+        m.d.comb += sender.start.eq(loading & ~control.load.valid)
+        m.d.comb += [getattr(sender.words, word).eq(getattr(control, word)) for word in layout.members]
+        told, before = {}, sender.o
+        for name in names:
+            m.submodules[f"{name}_static"] = receiver = StaticReceiver(layout)
+            wiring.connect(m, before, receiver.i)
+            told[name], before = receiver.words, receiver.o
+        return told
 
     def elaborate(self, platform) -> Module:
         m = Module()
         results = self._result_streams()
         units = list(self._units())
+        layout = self._static_layout()
+        counting = [*self._framers, *(name for name, _, _ in units)]
         m.submodules.control = control = Control(
             self.map,
             counts=[count for _, count in results],
-            settle=SETTLE + len(units),  # a clock for each
+            settle=SETTLE + layout.size + len(counting),  # a clock for each bit and each receiver
         )
+        static = self._tell(m, control, layout, counting)
         self._leaving: list = []
         for name in _plain(axi4lite_members()):
             mine, its = getattr(self, f"s_axil_{name}"), getattr(control, f"s_axil_{name}")
@@ -189,27 +220,21 @@ class Core(wiring.Component):
                 parameters.load.address.eq(control.load.address),
                 parameters.load.data.eq(control.load.data),
             ]
-        # What is static while frames are inside goes from unit to unit, as beats do, a register each: a net from
-        # control to all of them would be the longest of the core. A commit waits for the last one.
         overruns = []
-        static = {word: getattr(control, word) for word in ("width", "height", "frames", "cfa", "bypass")}
         for name, k, unit in units:
             m.submodules[name] = _OwnReset(unit)
             overruns.append(unit.overrun)
-            for word, before in static.items():
-                static[word] = Signal.like(before, name=f"{name}_{word}")
-                m.d.sync += static[word].eq(before)
-            m.d.comb += [getattr(unit, word).eq(static[word]) for word in ("width", "height", "frames")]
+            m.d.comb += [getattr(unit, word).eq(static[name][word]) for word in ("width", "height", "frames")]
             if k is not None:
-                m.d.comb += [unit.cfa.eq(static["cfa"]), unit.bypass.eq(static["bypass"][k])]
+                m.d.comb += [unit.cfa.eq(static[name].cfa), unit.bypass.eq(static[name].bypass[k])]
 
         # Raw: edge, framer, alignment, gate, then the chain.
-        layout = beat_layout(self.pipeline.i, self.build.lanes)
-        raw = self._input(m, control, "raw", self.pipeline.i, container(self.pipeline.i))
+        raw = self._input(m, static["raw"], "raw", self.pipeline.i, container(self.pipeline.i))
         lines = sum(2 * stage.radius for stage in self.pipeline)
         latencies = sum(unit.latency + BETWEEN for _, _, unit in units)
         read_out = RESULT_CLOCKS * self.map.result_words + sum(unit.pauses for unit in self.adjoint)
-        m.submodules.gate = gate = Gate(layout, lag_lines=lines, cover=read_out + latencies + 64)
+        beat = beat_layout(self.pipeline.i, self.build.lanes)
+        m.submodules.gate = gate = Gate(beat, lag_lines=lines, cover=read_out + latencies + 64)
         begun = raw.o
         if Align.takes(self.pipeline.i):
             m.submodules.align = align = Align(self.pipeline.i, lanes=self.build.lanes)
@@ -222,7 +247,7 @@ class Core(wiring.Component):
         m.d.sync += held.eq(control.hold)
         m.d.comb += [
             raw.hold.eq(held),
-            gate.frames.eq(control.frames),
+            gate.frames.eq(static["raw"].frames),
             gate.done.eq(last.done),
             gate.collected.eq(control.collected),
             control.busy.eq(~gate.empty),
@@ -252,7 +277,7 @@ class Core(wiring.Component):
                 _link(m, "loss", branch, self.loss.i)
         errors = [raw]
         if self._vjp:
-            errors += self._pull_back(m, control, gate, raw)
+            errors += self._pull_back(m, control, static, gate)
         flags = [
             getattr(framer, kind) for framer in errors for kind in ("too_long", "too_short", "out_of_step")
         ]
@@ -316,7 +341,9 @@ class Core(wiring.Component):
                 m.d.comb += joined.payload.lane[p][label].eq(next(taken))
         return joined
 
-    def _pull_back(self, m: Module, control: Control, gate: Gate, raw: Framer) -> list[Framer]:
+    def _pull_back(
+        self, m: Module, control: Control, static: Mapping[str, data.View], gate: Gate
+    ) -> list[Framer]:
         """Loss and adjoint units, from the output back to the input."""
         loss = self.loss
         assert loss is not None
@@ -334,7 +361,7 @@ class Core(wiring.Component):
             ("target", self.pipeline.o, container(self.pipeline.o), loss.target),
             ("cotangent", loss.o_pixel, COTANGENT_CONTAINER, loss.cotangent),
         ):
-            framer = self._input(m, control, name, pixel, bits)
+            framer = self._input(m, static[name], name, pixel, bits)
             wanted = (control.loss_kind == 3) == (name == "cotangent")
             # Raw frames begun, less frames begun here.
             m.submodules[f"{name}_ahead"] = ahead = Count(255)
@@ -366,12 +393,12 @@ class Core(wiring.Component):
                 found.append((self.adjoint[k].counted, 1))
         return found
 
-    def _input(self, m: Module, control: Control, name: str, pixel: Pixel, bits: int) -> Framer:
+    def _input(self, m: Module, static: data.View, name: str, pixel: Pixel, bits: int) -> Framer:
         unpack = Unpack(pixel, lanes=self.build.lanes, container=bits)
         framer = Framer(pixel, lanes=self.build.lanes)
         m.submodules[f"{name}_unpack"], m.submodules[f"{name}_framer"] = unpack, framer
         _link(m, f"{name}_unpacked", unpack.o, framer.i)
-        m.d.comb += [framer.width.eq(control.width), framer.height.eq(control.height)]
+        m.d.comb += [framer.width.eq(static.width), framer.height.eq(static.height)]
         for signal in ("tdata", "tvalid", "tuser", "tlast"):
             m.d.comb += getattr(unpack, signal).eq(getattr(self, f"s_axis_{name}_{signal}"))
         m.d.comb += getattr(self, f"s_axis_{name}_tready").eq(unpack.tready)

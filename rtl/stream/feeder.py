@@ -147,9 +147,9 @@ class Feeder(wiring.Component):
         scatter_columns = columns + -(-self._scatter // self._lanes)
 
         # Static: registered so that no subtraction of the geometry sits in front of the counters.
-        last_beat = Signal(16 - lane_bits)
-        last_line = Signal(16)
-        last_lane = Signal(max(lane_bits, 1))
+        last_beat = Signal(16 - lane_bits, reset_less=True)
+        last_line = Signal(16, reset_less=True)
+        last_lane = Signal(max(lane_bits, 1), reset_less=True)
         last_pixel = Signal(16)
         m.d.comb += last_pixel.eq(self.width - 1)
         m.d.sync += last_beat.eq(last_pixel[lane_bits:])

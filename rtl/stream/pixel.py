@@ -131,7 +131,8 @@ class LineCounter(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        before, bottom_before, ended = Signal(16), Signal(), Signal()
+        before, ended = Signal(16), Signal()
+        bottom_before = Signal(reset_less=True)
         m.d.comb += [
             self.y.eq(Mux(ended, Mux(bottom_before, 0, before + 1), before)),
             self.bottom.eq(self.y == self.last_line),
@@ -168,8 +169,8 @@ class Raster(wiring.Component):
         m = Module()
         lane_bits = self._lanes.bit_length() - 1
         # Static: registered so that no subtraction of the geometry sits in front of the counters.
-        last_pixel = Signal(16)
-        last_line = Signal(16)
+        last_pixel = Signal(16, reset_less=True)
+        last_line = Signal(16, reset_less=True)
         m.d.sync += [last_pixel.eq(self.width - 1), last_line.eq(self.height - 1)]
         last_lane = last_pixel[:lane_bits]
 
