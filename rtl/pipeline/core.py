@@ -166,8 +166,8 @@ class Core(wiring.Component):
 
     @property
     def _framers(self) -> list[str]:
-        """The input streams."""
-        return ["raw", "target", "cotangent"] if self._vjp else ["raw"]
+        """Of the input streams."""
+        return ["raw_framer", "target_framer", "cotangent_framer"] if self._vjp else ["raw_framer"]
 
     # -------------------------------------------------------------------------------------- structure
 
@@ -181,7 +181,7 @@ class Core(wiring.Component):
         self, m: Module, control: Control, layout: data.StructLayout, names: list[str]
     ) -> dict[str, data.View]:
         """The static words of each receiver. They are sent on when a commit has loaded them, and it waits for that."""
-        m.submodules.static = sender = StaticSender(layout)
+        m.submodules.static_sender = sender = StaticSender(layout)
         loading = Signal()
         m.d.sync += loading.eq(control.load.valid)
         m.d.comb += sender.start.eq(loading & ~control.load.valid)
@@ -229,7 +229,7 @@ class Core(wiring.Component):
                 m.d.comb += [unit.cfa.eq(static[name].cfa), unit.bypass.eq(static[name].bypass[k])]
 
         # Raw: edge, framer, alignment, gate, then the chain.
-        raw = self._input(m, static["raw"], "raw", self.pipeline.i, container(self.pipeline.i))
+        raw = self._input(m, static["raw_framer"], "raw", self.pipeline.i, container(self.pipeline.i))
         lines = sum(2 * stage.radius for stage in self.pipeline)
         latencies = sum(unit.latency + BETWEEN for _, _, unit in units)
         read_out = RESULT_CLOCKS * self.map.result_words + sum(unit.pauses for unit in self.adjoint)
@@ -247,7 +247,7 @@ class Core(wiring.Component):
         m.d.sync += held.eq(control.hold)
         m.d.comb += [
             raw.hold.eq(held),
-            gate.frames.eq(static["raw"].frames),
+            gate.frames.eq(static["raw_framer"].frames),
             gate.done.eq(last.done),
             gate.collected.eq(control.collected),
             control.busy.eq(~gate.empty),
@@ -328,7 +328,7 @@ class Core(wiring.Component):
         decisions = self._tape(m, k, f"{stage.name}_decisions", self.forward[k].decisions)
         m.submodules[f"{stage.name}_join"] = join = Join(cotangent.payload.shape(), decisions.payload.shape())
         wiring.connect(m, cotangent, join.a)
-        wiring.connect(m, decisions, join.b)
+        _link(m, f"{stage.name}_decisions_end", decisions, join.b)
         joined = stream.Signature(beat_layout(unit.i_pixel, count)).create(path=(f"{stage.name}_joined",))
         m.d.comb += [joined.valid.eq(join.o.valid), join.o.ready.eq(joined.ready)]
         beat, taken = join.o.payload.a, iter(join.o.payload.b)
@@ -361,7 +361,7 @@ class Core(wiring.Component):
             ("target", self.pipeline.o, container(self.pipeline.o), loss.target),
             ("cotangent", loss.o_pixel, COTANGENT_CONTAINER, loss.cotangent),
         ):
-            framer = self._input(m, static[name], name, pixel, bits)
+            framer = self._input(m, static[f"{name}_framer"], name, pixel, bits)
             wanted = (control.loss_kind == 3) == (name == "cotangent")
             # Raw frames begun, less frames begun here.
             m.submodules[f"{name}_ahead"] = ahead = Count(255)

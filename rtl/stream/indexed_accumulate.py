@@ -73,10 +73,19 @@ class _Sums(wiring.Component):
         return m
 
 
-def _flipped(t: int) -> int:
-    """1 if term t counts its rows from the other end. Synthesis makes one register of equal ones, and those of a row
-    and of its complement are not."""
-    return t % 2
+def _groups(terms: int) -> list[range]:
+    """Neighbouring terms, whose words leave one after another, hear of their row from the same register.
+
+    There are up to six such registers that differ: synthesis makes one of equal ones, so those of every other group
+    count the rows from the other end (`_flipped`), and of either kind there are COPIES.
+    """
+    count = min(2 * COPIES, terms)
+    return [range(g * terms // count, (g + 1) * terms // count) for g in range(count)]
+
+
+def _flipped(group: int) -> int:
+    """1 if the rows of this group count from the other end."""
+    return group % 2
 
 
 class IndexedAccumulate(wiring.Component):
@@ -192,12 +201,14 @@ class IndexedAccumulate(wiring.Component):
                 m.d.sync += left_empty.eq(after)
             missing = enables(m, f"missing_{lane}", left_empty.bit_select(entry, 1), len(self._terms))
             controls = self._controls(m, lane, Cat(index, bank), empty.bit_select(index, 1))
+            groups = [g for g, terms in enumerate(_groups(len(self._terms))) for _ in terms]
             for t, (name, value_width) in enumerate(self._terms):
+                g = groups[t]
                 sums = _Sums(value_width, self._widths[name], 2 << bits)
                 m.submodules[f"{name}_{lane}"] = sums
                 m.d.comb += [
                     sums.value.eq(beat[name][lane]),
-                    sums.read_row.eq(Cat(copies[t // 2 % COPIES] for copies in drained_rows[_flipped(t)])),
+                    sums.read_row.eq(Cat(copies[g // 2] for copies in drained_rows[_flipped(g)])),
                     *(getattr(sums, port).eq(value) for port, value in controls[t].items()),
                 ]
                 drained[name].append(Mux(missing[t], 0, sums.read_data.as_signed()))
@@ -217,12 +228,10 @@ class IndexedAccumulate(wiring.Component):
     def _controls(self, m: Module, lane: int, row: Value, first: Value) -> list[dict[str, Value]]:
         """What the sums of each term must know of a value's row, and of those before.
 
-        Every term has hundreds of multiplexers and RAM cells, so the row is kept up to six times (`_flipped` says how)
-        and each has registers of its own for what follows from it.
+        Every term has hundreds of multiplexers and RAM cells, so the row is kept once for each group of terms, and
+        each has registers of its own for what follows from it.
         """
-        count = len(self._terms)
-        kept = min(2 * COPIES, count)
-        controls: list[dict[str, Value]] = [{} for _ in range(count)]
+        controls: list[dict[str, Value]] = [{} for _ in self._terms]
         began = Signal(name=f"began_{lane}")
         m.d.sync += began.eq(first)
         rows = (row, ~row)
@@ -230,19 +239,18 @@ class IndexedAccumulate(wiring.Component):
             [enables(m, f"row_{lane}_{k}", bit, COPIES) for k, bit in enumerate(rows[flip])]
             for flip in range(2)
         ]
-        for v in range(kept):
-            row = rows[_flipped(v)]
-            before = Cat(copies[v // 2] for copies in before_bits[_flipped(v)])
-            before_that = Signal(len(row), name=f"row_before_{lane}_{v}", reset_less=True)
+        for g, terms in enumerate(_groups(len(self._terms))):
+            row = rows[_flipped(g)]
+            before = Cat(copies[g // 2] for copies in before_bits[_flipped(g)])
+            before_that = Signal(len(row), name=f"row_before_{lane}_{g}", reset_less=True)
             m.d.sync += before_that.eq(before)
-            terms = range(v, count, kept)
             copies = {
-                "stored": enables(m, f"stored_{lane}_{v}", ~first & (row != before_that), len(terms)),
-                "far": enables(m, f"far_{lane}_{v}", ~first & (row == before_that), len(terms)),
-                "near": enables(m, f"near_{lane}_{v}", ~began & (before == before_that), len(terms)),
+                "stored": enables(m, f"stored_{lane}_{g}", ~first & (row != before_that), len(terms)),
+                "far": enables(m, f"far_{lane}_{g}", ~first & (row == before_that), len(terms)),
+                "near": enables(m, f"near_{lane}_{g}", ~began & (before == before_that), len(terms)),
             }
             write_bits = [
-                enables(m, f"write_{lane}_{v}_{k}", bit, len(terms)) for k, bit in enumerate(before_that)
+                enables(m, f"write_{lane}_{g}_{k}", bit, len(terms)) for k, bit in enumerate(before_that)
             ]
             for n, t in enumerate(terms):
                 controls[t] = {port: registers[n] for port, registers in copies.items()}

@@ -162,9 +162,11 @@ def _bench(cases, build, simulator, part):
     check_core(sources, jobs, simulator)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "part", [*PARTS[:2], *(pytest.param(part, marks=pytest.mark.slow) for part in PARTS[2:])]
+)
 def test_core_on_icarus_is_golden(cases, part):
-    """The smallest build."""
+    """The smallest build. The first half has every CFA order, every loss and both depths."""
     _bench(cases, ("bilinear", "mirror", 1, "per_channel"), "icarus", part)
 
 
