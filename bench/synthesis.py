@@ -29,17 +29,15 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from pullback.gen.flow import Device, SynthesisError, tool_versions
 from pullback.gen.synthesis import (
-    PLACER,
-    Device,
+    PLACEMENT,
     Netlist,
     Route,
     Synthesis,
-    SynthesisError,
     netlist,
     route,
     stamp,
-    tool_versions,
 )
 from pullback.rtl.bus.control import LOAD
 from pullback.rtl.isp.pipeline import CURVES, DEMOSAICS, isp
@@ -190,7 +188,7 @@ def main() -> int:
         "tools": tool_versions(),
         "build": asdict(build),
         "frequency": options.frequency,
-        "placer": PLACER,
+        "placement": PLACEMENT,
     }
     plain = options.lanes == 1 and options.width == 1920
     variant = "" if plain else f"-{options.width}x{options.lanes}"

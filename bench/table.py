@@ -61,7 +61,7 @@ def synthesis(content: dict[str, Any]) -> str:
     header = ["", "LUT4", "COMB", "FF", "DPR", "EBR", "MULT", "MHz", "range", "seeds", "peer: COMB, MHz"]
     parts = [
         f"## Area and clock\n\n{content['device']}, {build['max_width']} wide, {build['lanes']} pixel(s) per clock, "
-        f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, placer {content['placer']}, aim "
+        f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, {content['placement']}, aim "
         f"{content['frequency']:g} MHz. MHz is the median over the seeds; every unit is measured alone in a harness of "
         "registers, whose cells are not counted. COMB is nextpnr's count with carry cells and distributed RAM. A "
         "peer's figures are of the same tools and part, "

