@@ -234,11 +234,11 @@ def transpose_at_the_bound() -> None:
 BY_INDEX = indexed_accumulate.IndexedAccumulate
 
 
-def never(prefix: str) -> Callable[..., list[Signal]]:
+def never(prefix: str) -> Callable[..., list[Value]]:
     """`enables` of which those with a prefix stay 0."""
 
-    def planted(m: Module, name: str, before: Value, count: int) -> list[Signal]:
-        return enables(m, name, Const(0) if name.startswith(prefix) else before, count)
+    def planted(m: Module, name: str, before: Value, count: int, **options: bool) -> list[Value]:
+        return enables(m, name, Const(0) if name.startswith(prefix) else before, count, **options)
 
     return planted
 
@@ -402,6 +402,14 @@ class LooksAtRamOnly(scatter_add._Bank):
         return fragment
 
 
+class Carryless(indexed_accumulate._Half):
+    """Half of the sums that hears of no carry."""
+
+    def elaborate(self, platform) -> Module:
+        self.carry_in = Const(0)
+        return super().elaborate(platform)
+
+
 def skips_a_register(dut, m: Module) -> None:
     if dut._depth > dut._distributed:
         m.d.comb += dut._prefetch.i.valid.eq(dut._reading[0])
@@ -536,6 +544,10 @@ RTL_FAULTS = {
     ),
     "accumulate by index: a group adds to the one before": (
         replaced(BY_INDEX, "_controls", never_first),
+        sums_by_index,
+    ),
+    "accumulate by index: no carry into the upper half": (
+        replaced(indexed_accumulate, "_Half", Carryless),
         sums_by_index,
     ),
     "scatter-add: the last beats' sums are read from the RAM": (

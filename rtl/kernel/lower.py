@@ -45,8 +45,8 @@ class Load:
 class DelayLine(Elaboratable):
     """``o[t] = i[t - depth]``: registers if short, a circular buffer in distributed RAM if long.
 
-    The last stage is a register in either case. A line that says what is ``valid`` has registers only: reset must
-    empty it, and no reset empties a RAM.
+    The first and the last stage are registers in either case. A line that says what is ``valid`` has registers only:
+    reset must empty it, and no reset empties a RAM.
     """
 
     RAM_FROM = 6
@@ -68,8 +68,8 @@ class DelayLine(Elaboratable):
                 m.d.sync += after.eq(before)
             m.d.comb += self.o.eq(stages[-1] if stages else self.i)
             return m
-        # Written at t, read at t + depth - 1, registered once more.
-        words = self.depth - 1
+        # Written at t + 1, read at t + depth - 1, registered once more.
+        words = self.depth - 2
         m.submodules.memory = memory = Memory(
             shape=unsigned(len(self.i)), depth=words, init=[], attrs=DISTRIBUTED
         )
@@ -78,15 +78,16 @@ class DelayLine(Elaboratable):
         m.d.sync += position.eq(position + 1)
         with m.If(position == words - 1):
             m.d.sync += position.eq(0)
+        entering = Signal(self.i.shape(), reset_less=True)
         out = Signal(self.o.shape(), reset_less=True)
         m.d.comb += [
             write.addr.eq(position),
             read.addr.eq(position),
-            write.data.eq(self.i),
+            write.data.eq(entering),
             write.en.eq(1),
             self.o.eq(out),
         ]
-        m.d.sync += out.eq(read.data)
+        m.d.sync += [entering.eq(self.i), out.eq(read.data)]
         return m
 
 

@@ -284,10 +284,10 @@ class Core(wiring.Component):
         # Outputs count as inside: packing reads the width.
         # A beat may be between a unit and its FIFO's output: only a while of silence means that all is out.
         waiting = [stream_.valid for stream_ in self._leaving]
-        silence, quiet = Signal(range(SETTLE)), Signal()
+        silence, empty, left = Signal(range(SETTLE)), Signal(), Signal()
         m.d.comb += [control.errors.eq(Cat(flags)), control.drained.eq(silence == SETTLE - 1)]
-        m.d.sync += quiet.eq(gate.empty & raw.idle & ~Cat(waiting).any())
-        with m.If(~quiet):
+        m.d.sync += [empty.eq(gate.empty & raw.idle), left.eq(~Cat(waiting).any())]
+        with m.If(~(empty & left)):
             m.d.sync += silence.eq(0)
         with m.Elif(silence != SETTLE - 1):
             m.d.sync += silence.eq(silence + 1)

@@ -7,20 +7,33 @@ from amaranth.hdl import Module, Signal, Value
 __all__ = ["COPIES", "enables"]
 
 COPIES = 3
-"""Registers that differ for synthesis, of which `enables` makes copies."""
+"""Registers of one value that differ for synthesis, which makes one of equal ones: in what reset does to them."""
+
+_IN_RESET = (0, 1, None)
+"""What reset makes of them; None: nothing."""
 
 
-def enables(m: Module, name: str, before: Value, count: int) -> list[Signal]:
-    """``count`` enables, each ``before`` one clock later, out of up to three registers: one alone would have to reach
-    every register of a window.
+def enables(
+    m: Module, name: str, before: Value, count: int, *, inverts: bool = True, off_in_reset: bool = False
+) -> list[Value]:
+    """``count`` enables, each ``before`` one clock later, out of up to six registers: one alone would have to reach
+    every register of a window. Neighbours share a register.
 
-    The three differ in what reset does to them, since synthesis makes one register of equal ones. So in reset an
-    enable may be 1: what it enables must not matter until ticks come.
+    Three of the registers differ in what reset does to them. Three more hold the complement, which a look-up table or
+    a clock enable inverts at no cost; a RAM's address does not, so ``inverts=False`` keeps to the first three.
+
+    In reset an enable may be 1: what it enables must not matter until ticks come. ``off_in_reset`` keeps to the two
+    registers that are off then.
     """
-    registers = [
-        Signal(name=f"{name}_0"),
-        Signal(name=f"{name}_1", init=1),
-        Signal(name=f"{name}_2", reset_less=True),
-    ]
-    m.d.sync += [register.eq(before) for register in registers[:count]]
-    return [registers[k % len(registers)] for k in range(count)]
+    kinds = [(False, init) for init in _IN_RESET]
+    if inverts:
+        kinds += [(True, init) for init in _IN_RESET]
+    if off_in_reset:
+        kinds = [(inverted, init) for inverted, init in kinds if init == int(inverted)]
+    kinds = kinds[:count]
+    registers: list[Value] = []
+    for k, (inverted, init) in enumerate(kinds):
+        register = Signal(name=f"{name}_{k}", init=init or 0, reset_less=init is None)
+        m.d.sync += register.eq(~before if inverted else before)
+        registers.append(~register if inverted else register)
+    return [registers[k * len(kinds) // count] for k in range(count)]

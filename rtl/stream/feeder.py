@@ -169,27 +169,26 @@ class Feeder(wiring.Component):
         m.d.comb += pending.eq(Cat(line_real, tick_real, tick_out).any())
 
         tick = Signal()
-        clear = Signal()  # nothing but a missing lead beat keeps the next tick from happening
-        room = Signal()
-        m.d.sync += room.eq(self.room)
+        clear = Signal()  # nothing but a missing beat keeps the next tick from happening
         if lines:
             gap = Signal(range(MIN_LINE), init=MIN_LINE - 1)
+            gapless = Signal()
             wait = Signal.like(gap)
             spacing = [-(-MIN_LINE // beats) - 1 for beats in range(1, MIN_LINE)]
             with m.Switch(last_beat):
                 for beat, cycles in enumerate(spacing):
                     with m.Case(beat):
-                        m.d.sync += gap.eq(cycles)
+                        m.d.sync += [gap.eq(cycles), gapless.eq(cycles == 0)]
                 with m.Default():
-                    m.d.sync += gap.eq(0)
-            rested = Signal(init=1)  # wait == 0
+                    m.d.sync += [gap.eq(0), gapless.eq(1)]
             with m.If(tick):
-                m.d.sync += [wait.eq(gap), rested.eq(gap == 0)]
+                m.d.sync += wait.eq(gap)
             with m.Elif(wait != 0):
-                m.d.sync += [wait.eq(wait - 1), rested.eq(wait == 1)]
+                m.d.sync += wait.eq(wait - 1)
+            # Found out a clock ahead, as ready hangs on it: no more clocks to wait, and room.
+            m.d.sync += clear.eq(self.room & Mux(tick, gapless, wait <= 1))
         else:
-            rested = 1
-        m.d.comb += clear.eq(room & rested)
+            m.d.sync += clear.eq(self.room)
         wanted = Mux(flushing, pending, self.i.valid)
         if self._trailing is None:
             m.d.comb += tick.eq(clear & wanted)

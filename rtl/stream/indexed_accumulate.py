@@ -17,52 +17,56 @@ from .serialise import Serialise
 __all__ = ["IndexedAccumulate"]
 
 
-class _Sums(wiring.Component):
-    """``sum[row] += value`` every clock, in distributed RAM that a second port reads.
+_CONTROLS = {
+    "row": "of the value one clock ago",
+    "write_row": "of the value three clocks ago",
+    "stored": "the value one clock ago is added to what the RAM holds",
+    "far": "... to the sum of the second value before it",
+    "near": "the value two clocks ago is in the row of the value before it, and not its first",
+}
+"""What sums are told, one clock before it acts: which sum is the operand follows from the rows of the two values
+before, whose sums are not in the RAM yet. The first value of a row has none."""
 
-    Control is presented one clock before it acts: which sum is the operand follows from the rows of the two values
-    before, whose sums are not in the RAM yet. The first value of a row has none.
-    """
 
-    LATENCY = 5
-    """Clocks from a value to its sum at ``read_data``."""
-    READ_LATENCY = 1
-    """Clocks from ``read_row`` to ``read_data``."""
+def _control_members(rows: int) -> dict[str, wiring.Member]:
+    return {name: In(range(rows) if name.endswith("row") else 1) for name in _CONTROLS}
 
-    def __init__(self, value_width: int, width: int, rows: int) -> None:
+
+class _Half(wiring.Component):
+    """``sum[row] += value + carry_in`` every clock, in distributed RAM that a second port reads, modulo 2**width."""
+
+    def __init__(self, width: int, rows: int) -> None:
         self._width = width
         self._rams = [DistributedRam(width, rows) for _ in range(2)]
-        row = range(rows)
         super().__init__(
             {
-                "value": In(signed(value_width)),
-                "row": In(row),  # of the value one clock ago
-                "write_row": In(row),  # of the value three clocks ago
-                "stored": In(1),  # the value one clock ago is added to what the RAM holds
-                "far": In(1),  # ... to the sum of the second value before it
-                "near": In(
-                    1
-                ),  # the value two clocks ago is in the row of the value before it, and not its first
-                "read_row": In(row),
-                "read_data": Out(width),
+                "value": In(width),
+                "carry_in": In(1),  # to the value two clocks ago
+                "carry_out": Out(1),  # from the value three clocks ago
+                **_control_members(rows),
+                "read_row": In(range(rows)),
+                "missing": In(1),  # 0 is read instead
+                "read_data": Out(width),  # one clock later
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.add, m.submodules.read = add, read = self._rams
-        values = [Signal.like(self.value, name=f"value_{k}", reset_less=True) for k in range(2)]
-        operand = Signal(signed(self._width), reset_less=True)
-        total = Signal(signed(self._width), reset_less=True)
+        values = [Signal(self._width, name=f"value_{k}", reset_less=True) for k in range(2)]
+        operand = Signal(self._width, reset_less=True)
+        total = Signal(self._width, reset_less=True)
+        read_data = Signal(self._width, reset_less=True)
+        # One adder: a place below the lowest carries if both of its bits are set.
+        augend = Cat(1, Mux(self.near, total, operand))
+        whole = augend + Cat(self.carry_in, values[1])
         m.d.sync += [
             values[0].eq(self.value),
             values[1].eq(values[0]),
             operand.eq(Mux(self.far, total, 0) | Mux(self.stored, add.read_data, 0)),
-            # Modulo 2**width, which log2_count makes exact.
-            total.eq(Mux(self.near, total, operand) + values[1]),
+            Cat(total, self.carry_out).eq(whole[1:]),
+            read_data.eq(Mux(self.missing, 0, read.read_data)),
         ]
-        read_data = Signal(self._width, reset_less=True)
-        m.d.sync += read_data.eq(read.read_data)
         m.d.comb += [
             add.read_row.eq(self.row),
             read.read_row.eq(self.read_row),
@@ -70,6 +74,58 @@ class _Sums(wiring.Component):
         ]
         for ram in self._rams:
             m.d.comb += [ram.write.eq(1), ram.write_row.eq(self.write_row), ram.write_data.eq(total)]
+        return m
+
+
+class _Sums(wiring.Component):
+    """``sum[row] += value`` every clock, modulo 2**width, which log2_count makes exact.
+
+    The upper half of the bits does all that the lower half does one clock later, with its carry: a chain over all of
+    them would be twice as long, and so would be what each control has to reach.
+    """
+
+    LATENCY = 6
+    """Clocks from a value to its sum at ``read_data``."""
+    READ_LATENCY = 1
+    """Clocks from ``read_row`` to ``read_data``."""
+
+    def __init__(self, value_width: int, width: int, rows: int) -> None:
+        self._width = width
+        self._rows = rows
+        super().__init__(
+            {
+                "value": In(signed(value_width)),
+                **_control_members(rows),
+                "read_row": In(range(rows)),
+                "missing": In(1),
+                "read_data": Out(width),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        low_width = (self._width + 1) // 2
+        m.submodules.low = low = _Half(low_width, self._rows)
+        m.submodules.high = high = _Half(self._width - low_width, self._rows)
+        value = Signal(signed(self._width))
+        m.d.comb += [
+            value.eq(self.value),
+            low.value.eq(value[:low_width]),
+            high.carry_in.eq(low.carry_out),
+            low.read_row.eq(self.read_row),
+            high.read_row.eq(self.read_row),
+            low.missing.eq(self.missing),
+            high.missing.eq(self.missing),
+            self.read_data.eq(Cat(low.read_data, high.read_data)),
+        ]
+        later = Signal(self._width - low_width, reset_less=True)
+        m.d.sync += later.eq(value[low_width:])
+        m.d.comb += high.value.eq(later)
+        for name in _CONTROLS:
+            control = getattr(self, name)
+            later = Signal.like(control, name=f"{name}_later", reset_less=True)
+            m.d.sync += later.eq(control)
+            m.d.comb += [getattr(low, name).eq(control), getattr(high, name).eq(later)]
         return m
 
 
@@ -150,7 +206,8 @@ class IndexedAccumulate(wiring.Component):
         if not 2 <= entries <= 8:
             raise ValueError(f"{entries} entries cannot be indexed here; give 2 to 8")
         self._terms, self._entries, self._lanes = terms, entries, lanes
-        self._widths = {name: min(width, value_width + log2_count) for name, value_width in terms}
+        # At least a bit in either half.
+        self._widths = {name: max(2, min(width, value_width + log2_count)) for name, value_width in terms}
         self._levels = (lanes - 1).bit_length()
         self.overrun_latency = 1
         self.pause = _Sums.READ_LATENCY + self._levels + Serialise.latency
@@ -209,9 +266,10 @@ class IndexedAccumulate(wiring.Component):
                 m.d.comb += [
                     sums.value.eq(beat[name][lane]),
                     sums.read_row.eq(Cat(copies[g // 2] for copies in drained_rows[_flipped(g)])),
+                    sums.missing.eq(missing[t]),
                     *(getattr(sums, port).eq(value) for port, value in controls[t].items()),
                 ]
-                drained[name].append(Mux(missing[t], 0, sums.read_data.as_signed()))
+                drained[name].append(sums.read_data.as_signed())
 
         for name, _ in self._terms:
             for level in range(self._levels):
@@ -250,7 +308,8 @@ class IndexedAccumulate(wiring.Component):
                 "near": enables(m, f"near_{lane}_{g}", ~began & (before == before_that), len(terms)),
             }
             write_bits = [
-                enables(m, f"write_{lane}_{g}_{k}", bit, len(terms)) for k, bit in enumerate(before_that)
+                enables(m, f"write_{lane}_{g}_{k}", bit, len(terms), inverts=False)
+                for k, bit in enumerate(before_that)
             ]
             for n, t in enumerate(terms):
                 controls[t] = {port: registers[n] for port, registers in copies.items()}

@@ -162,11 +162,13 @@ class Scatter(wiring.Component):
         for registers, row in zip(taps, self.i.payload.taps, strict=True):
             m.d.sync += [register.eq(tap) for register, tap in zip(registers, row, strict=True)]
         edges = self.i.payload.edges
-        selects = _Selects(m, "column", across, self._columns, edges.left, edges.right, self.i.valid)
+        selects = _selects(
+            m, "column", across, self._columns, edges.left, edges.right, self.i.valid, copies=2 * r + 1
+        )
         folded = [
             [
                 {
-                    name: _gated_sum(m, [taps[j][k][name] for k in across[t]], selects.of[t], depth_across)
+                    name: _gated_sum(m, [taps[j][k][name] for k in across[t]], selects[t][j], depth_across)
                     for name in names
                 }
                 for t in range(2 * r + lanes)
@@ -204,13 +206,15 @@ class Scatter(wiring.Component):
                         with m.If(step_of_row):
                             m.d.sync += partial[b, lane][name].eq(sum(value))
             rows.append([partial[-reach, lane] for lane in range(lanes)])
-        row_selects = _Selects(m, "row", down, self._rows, top, bottom, step)
+        row_selects = _selects(m, "row", down, self._rows, top, bottom, step, copies=lanes)
 
         # Fold onto lines inside the picture.
         lines = [
             [
                 {
-                    name: _gated_sum(m, [rows[j][lane][name] for j in down[t]], row_selects.of[t], depth_down)
+                    name: _gated_sum(
+                        m, [rows[j][lane][name] for j in down[t]], row_selects[t][lane], depth_down
+                    )
                     for name in names
                 }
                 for lane in range(lanes)
@@ -307,24 +311,37 @@ def _gated_sum(m: Module, values: list[Value], select: Value, depth: int) -> Val
     return terms[0]
 
 
-class _Selects:
-    """Registered gates: ``of[t][n]`` says that the n-th contributor of neighbour t is to be added now."""
+def _selects(
+    m: Module,
+    name: str,
+    contributors: list[list[int]],
+    table: dict,
+    before: Value,
+    after: Value,
+    enable: Value,
+    *,
+    copies: int,
+) -> list[list[Value]]:
+    """Registered gates: bit n of ``[t][c]`` says that the n-th contributor of neighbour t is to be added now.
 
-    def __init__(
-        self,
-        m: Module,
-        name: str,
-        contributors: list[list[int]],
-        table: dict,
-        before: Value,
-        after: Value,
-        enable: Value,
-    ) -> None:
-        self.of = [Signal(len(c), name=f"{name}_select_{t}") for t, c in enumerate(contributors)]
-        m.d.sync += [select.eq(0) for select in self.of]
-        with m.If(enable), m.Switch(before | after << len(before)):
-            for (b, a), row in table.items():
-                with m.Case(b | a << len(before)):
-                    for select, t, sources in zip(self.of, range(len(row)), contributors, strict=True):
-                        bits = sum((row[k] == t) << n for n, k in enumerate(sources))
-                        m.d.sync += select.eq(bits)
+    There are copies for sums that lie far apart. In reset nothing is added, so that the sums hold nothing after it.
+    """
+    chosen = [Signal(len(c), name=f"{name}_chosen_{t}") for t, c in enumerate(contributors)]
+    with m.If(enable), m.Switch(before | after << len(before)):
+        for (b, a), row in table.items():
+            with m.Case(b | a << len(before)):
+                for select, t, sources in zip(chosen, range(len(row)), contributors, strict=True):
+                    m.d.comb += select.eq(sum((row[k] == t) << n for n, k in enumerate(sources)))
+    return [
+        [
+            Cat(bits)
+            for bits in zip(
+                *(
+                    enables(m, f"{name}_select_{t}_{n}", bit, copies, off_in_reset=True)
+                    for n, bit in enumerate(select)
+                ),
+                strict=True,
+            )
+        ]
+        for t, select in enumerate(chosen)
+    ]

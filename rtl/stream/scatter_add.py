@@ -69,13 +69,12 @@ class _Bank(wiring.Component):
             *(new.eq(old) for new, old in zip(history[1:], history, strict=False)),
         ]
         select, select_row = Signal(), Signal(self._row_bits)  # when the RAM sees the row of the drain
-        clear, clear_row = Signal(), Signal(self._row_bits)
+        clear = Signal()
         selected = Signal(2)  # the register of this RAM holds a row of the drain
         m.d.sync += [
             select.eq(self.drain_select),
             select_row.eq(self.drain_row),
             clear.eq(select),
-            clear_row.eq(select_row),
             selected.eq(Mux(clear, self.owned, 0)),
         ]
 
@@ -85,11 +84,20 @@ class _Bank(wiring.Component):
             memory, owned = self._memories[which], self.owned[which]
             register = Signal(signed(self._width), name=f"register{which}")  # the RAM's own
             read_row = Signal.like(self.row, name=f"read_row{which}", reset_less=True)
-            m.d.sync += read_row.eq(Mux(owned, self.drain_row, self.row))
+            # Chosen a clock before the RAM hears of it: whoever owned it then does now, as what is on its way waits.
+            write, write_row = (
+                Signal(name=f"write{which}"),
+                Signal.like(self.row, name=f"write_row{which}", reset_less=True),
+            )
+            m.d.sync += [
+                read_row.eq(Mux(owned, self.drain_row, self.row)),
+                write.eq(Mux(owned, select, valids[2] & (history[2].phase == which))),
+                write_row.eq(Mux(owned, select_row, history[2].row)),
+            ]
             m.d.comb += [
                 memory.read_row.eq(read_row),
-                memory.write.eq(Mux(owned, clear, valids[3] & (history[3].phase == which))),
-                memory.write_row.eq(Mux(owned, clear_row, history[3].row)),
+                memory.write.eq(write),
+                memory.write_row.eq(write_row),
                 memory.write_data.eq(Mux(owned, 0, result[0])),
                 register.eq(memory.read_data),
             ]
@@ -297,23 +305,15 @@ class ScatterAdd(wiring.Component):
             drain_odd.eq(step & entry[0]),
         ]
 
-        # The tables. Each hears of its owner a clock later: no row of a drain or of a beat is there before. Odd banks
-        # are told who does not own them, which makes other registers of the copies.
+        # The tables. Each hears of its owner a clock later: no row of a drain or of a beat is there before.
         row = []
-
-        def told(which: int, parity: int) -> list[Value]:
-            copies = enables(
-                m, f"owned_{which}_{parity}", owned[which] ^ parity, self._lanes * self._channels
-            )
-            return [copy ^ parity for copy in copies]
-
-        owners = [[told(which, parity) for which in range(2)] for parity in range(2)]
+        banks = 2 * self._lanes * self._channels
+        owners = [enables(m, f"owned_{which}", bit, banks) for which, bit in enumerate(owned)]
         place_valid, place_phase = Signal(), Signal()
         m.d.sync += [place_valid.eq(valid), place_phase.eq(phase)]
         for lane in range(self._lanes):
             for channel in range(self._channels):
                 value = beat.lane[lane][channel]
-                owner = [Cat(copies[lane * self._channels + channel] for copies in both) for both in owners]
                 word = Signal(signed(self._width), name=f"word_{lane}_{channel}", reset_less=True)
                 both = []
                 for parity, rows in enumerate((self._segments // 2 + 1, (self._segments + 1) // 2)):
@@ -333,7 +333,9 @@ class ScatterAdd(wiring.Component):
                         bank.phase.eq(place_phase),
                         bank.row.eq(bank_row),
                         bank.addend.eq(addend),
-                        bank.owned.eq(owner[parity]),
+                        bank.owned.eq(
+                            Cat(copies[2 * (lane * self._channels + channel) + parity] for copies in owners)
+                        ),
                         bank.drain_row.eq(drain_row),
                         bank.drain_select.eq(
                             (drain_odd if parity else drain_even)
