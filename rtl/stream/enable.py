@@ -13,23 +13,18 @@ _IN_RESET = (0, 1, None)
 """What reset makes of them; None: nothing."""
 
 
-def enables(
-    m: Module, name: str, before: Value, count: int, *, inverts: bool = True, off_in_reset: bool = False
-) -> list[Value]:
+def enables(m: Module, name: str, before: Value, count: int, *, inverts: bool = True) -> list[Value]:
     """``count`` enables, each ``before`` one clock later, out of up to six registers: one alone would have to reach
     every register of a window. Neighbours share a register.
 
     Three of the registers differ in what reset does to them. Three more hold the complement, which a look-up table or
     a clock enable inverts at no cost; a RAM's address does not, so ``inverts=False`` keeps to the first three.
 
-    In reset an enable may be 1: what it enables must not matter until ticks come. ``off_in_reset`` keeps to the two
-    registers that are off then.
+    In reset an enable may be 1: what it enables must not matter until ticks come.
     """
     kinds = [(False, init) for init in _IN_RESET]
     if inverts:
         kinds += [(True, init) for init in _IN_RESET]
-    if off_in_reset:
-        kinds = [(inverted, init) for inverted, init in kinds if init == int(inverted)]
     kinds = kinds[:count]
     registers: list[Value] = []
     for k, (inverted, init) in enumerate(kinds):

@@ -162,13 +162,13 @@ class Scatter(wiring.Component):
         for registers, row in zip(taps, self.i.payload.taps, strict=True):
             m.d.sync += [register.eq(tap) for register, tap in zip(registers, row, strict=True)]
         edges = self.i.payload.edges
-        selects = _selects(
-            m, "column", across, self._columns, edges.left, edges.right, self.i.valid, copies=2 * r + 1
-        )
+        selects = _Selects(m, "column", across, self._columns, edges.left, edges.right, self.i.valid)
         folded = [
             [
                 {
-                    name: _gated_sum(m, [taps[j][k][name] for k in across[t]], selects[t][j], depth_across)
+                    name: _gated_sum(
+                        m, [taps[j][k][name] for k in across[t]], selects.of[t][j > r], depth_across
+                    )
                     for name in names
                 }
                 for t in range(2 * r + lanes)
@@ -206,14 +206,14 @@ class Scatter(wiring.Component):
                         with m.If(step_of_row):
                             m.d.sync += partial[b, lane][name].eq(sum(value))
             rows.append([partial[-reach, lane] for lane in range(lanes)])
-        row_selects = _selects(m, "row", down, self._rows, top, bottom, step, copies=lanes)
+        row_selects = _Selects(m, "row", down, self._rows, top, bottom, step)
 
         # Fold onto lines inside the picture.
         lines = [
             [
                 {
                     name: _gated_sum(
-                        m, [rows[j][lane][name] for j in down[t]], row_selects[t][lane], depth_down
+                        m, [rows[j][lane][name] for j in down[t]], row_selects.of[t][0], depth_down
                     )
                     for name in names
                 }
@@ -311,37 +311,33 @@ def _gated_sum(m: Module, values: list[Value], select: Value, depth: int) -> Val
     return terms[0]
 
 
-def _selects(
-    m: Module,
-    name: str,
-    contributors: list[list[int]],
-    table: dict,
-    before: Value,
-    after: Value,
-    enable: Value,
-    *,
-    copies: int,
-) -> list[list[Value]]:
-    """Registered gates: bit n of ``[t][c]`` says that the n-th contributor of neighbour t is to be added now.
+class _Selects:
+    """Registered gates: ``of[t][copy][n]`` says that the n-th contributor of neighbour t is to be added now.
 
-    There are copies for sums that lie far apart. In reset nothing is added, so that the sums hold nothing after it.
+    There are two copies for sums that lie far apart; the registers of one hold the complement, else synthesis would
+    make one register of both. In reset nothing is added.
     """
-    chosen = [Signal(len(c), name=f"{name}_chosen_{t}") for t, c in enumerate(contributors)]
-    with m.If(enable), m.Switch(before | after << len(before)):
-        for (b, a), row in table.items():
-            with m.Case(b | a << len(before)):
-                for select, t, sources in zip(chosen, range(len(row)), contributors, strict=True):
-                    m.d.comb += select.eq(sum((row[k] == t) << n for n, k in enumerate(sources)))
-    return [
-        [
-            Cat(bits)
-            for bits in zip(
-                *(
-                    enables(m, f"{name}_select_{t}_{n}", bit, copies, off_in_reset=True)
-                    for n, bit in enumerate(select)
-                ),
-                strict=True,
-            )
-        ]
-        for t, select in enumerate(chosen)
-    ]
+
+    def __init__(
+        self,
+        m: Module,
+        name: str,
+        contributors: list[list[int]],
+        table: dict,
+        before: Value,
+        after: Value,
+        enable: Value,
+    ) -> None:
+        plain = [Signal(len(c), name=f"{name}_select_{t}") for t, c in enumerate(contributors)]
+        inverted = [Signal(len(c), name=f"{name}_pass_{t}", init=-1) for t, c in enumerate(contributors)]
+        self.of = [(p, ~i) for p, i in zip(plain, inverted, strict=True)]
+        m.d.sync += [p.eq(0) for p in plain]
+        m.d.sync += [i.eq(-1) for i in inverted]
+        with m.If(enable), m.Switch(before | after << len(before)):
+            for (b, a), row in table.items():
+                with m.Case(b | a << len(before)):
+                    for (p, i), t, sources in zip(
+                        zip(plain, inverted, strict=True), range(len(row)), contributors, strict=True
+                    ):
+                        bits = sum((row[k] == t) << n for n, k in enumerate(sources))
+                        m.d.sync += [p.eq(bits), i.eq(~bits)]
