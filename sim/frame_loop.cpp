@@ -36,6 +36,8 @@ enum Status : int32_t {
 
 constexpr auto kSlice = std::chrono::milliseconds(200);  // after which a run pauses: Python then sees Ctrl-C
 
+constexpr int kReset = 2;  // clocks of a reset: the fewest that a core asks for, and so the hardest
+
 // Shared with model.py: keep the two in step.
 struct StreamJob {
     uint8_t* data;      // beats * bytes
@@ -293,7 +295,7 @@ struct Core {
 #undef OUTPUT
         t.s_axil_wstrb = 15;
         t.rst = 1;
-        for (int i = 0; i < 4; ++i) clock();
+        for (int i = 0; i < kReset; ++i) clock();
         for (Sink& s : sink) s = Sink();
         t.rst = 0;
         clock();

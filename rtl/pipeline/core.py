@@ -80,6 +80,9 @@ class _OwnReset(Elaboratable):
 class Core(wiring.Component):
     """What the forward core and the VJP core share; use those.
 
+    A reset (``rst``, synchronous, high) takes at least two clocks: the units' own comes a clock later
+    (`_OwnReset`), and none of them may give a beat to an edge that has left reset already.
+
     Parameters
     ----------
     pipeline : Pipeline

@@ -302,11 +302,14 @@ def _partial_reads(table: dict, radius: int, lanes: int) -> list[int]:
 
 
 def _gated_sum(m: Module, values: list[Value], select: Value, depth: int) -> Value:
-    """Sum of the selected values, `depth` cycles later: a tree of additions, a register after each level."""
+    """Sum of the selected values, `depth` cycles later: a tree of additions, a register after each level.
+
+    Right after reset it is 0, for what adds it may do so in that clock (`enables`).
+    """
     terms: list[Value] = [Mux(select[k], value, 0) for k, value in enumerate(values)]
-    for _ in range(depth):
+    for level in range(1, depth + 1):
         sums = [sum(terms[k : k + 2][1:], terms[k]) for k in range(0, len(terms), 2)]
-        terms = [Signal.like(s, name="fold", reset_less=True) for s in sums]
+        terms = [Signal.like(s, name="fold", reset_less=level < depth) for s in sums]
         m.d.sync += [register.eq(s) for register, s in zip(terms, sums, strict=True)]
     return terms[0]
 

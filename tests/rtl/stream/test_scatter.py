@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
@@ -338,3 +338,51 @@ def test_bad_parameters_are_named():
         Scatter(tap, radius=1, max_width=0)
     with pytest.raises(ValueError, match="border='none'"):
         Scatter(tap, radius=1, border="none", max_width=8)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_reset_of_one_clock_leaves_no_sum_behind(lanes):
+    """Reset for a single clock, at every step of a picture's way through the fold and the chain: the sums of the next
+    picture are right."""
+    radius, border, (width, height) = 2, "mirror", (7, 4)
+    dut = Dut(lanes=lanes, radius=radius, border=border, alone=True)
+    reset = Signal()
+    rng, numbers = random.Random(14), np.random.default_rng(14)
+    side = 2 * radius + 1
+    before = [rng.getrandbits(len(dut.i.payload.as_value())) for _ in range(80)]
+    pictures = [uniform(numbers, (height, width, side, side)) for _ in range(40)]
+
+    async def bench(ctx):
+        ctx.set(dut.width, width)
+        ctx.set(dut.height, height)
+        ctx.set(dut.room, 1)
+        for cut, picture in enumerate(pictures, start=3 * width):
+            ctx.set(dut.i.valid, 1)
+            for word in before[:cut]:
+                ctx.set(dut.i.payload.as_value(), word)
+                await ctx.tick()
+            ctx.set(dut.i.valid, 0)
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            offered = iter(beats(picture.reshape(height, width, side * side), BITS, lanes, rng))
+            word, outputs = next(offered), []
+            for _ in range(200):
+                ctx.set(dut.i.valid, word is not None)
+                ctx.set(dut.i.payload.as_value(), word or 0)
+                taken = ctx.get(dut.i.valid & dut.i.ready)
+                await ctx.tick()
+                if taken:
+                    word = next(offered, None)
+                if ctx.get(dut.scatter.o.valid):
+                    outputs.append(ctx.get(dut.scatter.o.payload.as_value()))
+            want = transpose_by_definition(border, radius, picture)
+            bits = dut.scatter.output_width("u"), dut.scatter.output_width("v")
+            got = [signed(w, p * sum(bits), bits[0]) for w in outputs for p in range(lanes)]
+            got = np.reshape(got, (height, -1))[:, :width]
+            assert np.array_equal(got, want), f"reset after {cut} clocks"
+
+    simulator = Simulator(ResetInserter(reset)(dut))
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
