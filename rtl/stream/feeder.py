@@ -61,7 +61,7 @@ class Feeder(wiring.Component):
     trailing : Pixel or None
         Pixel of the trailing stream, if there is one.
     patience : int
-        Cycles without a lead beat at a frame boundary before the flush, at least 1.
+        Cycles without a lead beat at a frame boundary before the flush, at least 2.
 
     Members
     -------
@@ -83,7 +83,7 @@ class Feeder(wiring.Component):
     Raises
     ------
     ValueError
-        If a radius is negative, the patience is below 1 or the lanes are not a power of two.
+        If a radius is negative, the patience is below 2 or the lanes are not a power of two.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Feeder(wiring.Component):
         check_lanes(lanes)
         if window < 0 or scatter < 0:
             raise ValueError(f"window={window}, scatter={scatter}; a radius is 0 (none) or positive")
-        if patience < 1:
-            raise ValueError(f"patience={patience}; give at least one cycle")
+        if patience < 2:
+            raise ValueError(f"patience={patience}; give at least two cycles")
         self._lanes = lanes
         self._window = window
         self._scatter = scatter
@@ -168,8 +168,12 @@ class Feeder(wiring.Component):
         pending = Signal()
         m.d.comb += pending.eq(Cat(line_real, tick_real, tick_out).any())
 
+        # Found out a clock ahead, as ready hangs on it: `clear`, nothing but a missing beat keeps the next tick from
+        # happening; `opened`, and a lead beat is let in. A flush begins and ends in a clock that lets none in.
         tick = Signal()
-        clear = Signal()  # nothing but a missing beat keeps the next tick from happening
+        clear, opened = Signal(), Signal()
+        clears = Signal()
+        patience = Signal(range(self._patience), init=self._patience - 1)
         if lines:
             gap = Signal(range(MIN_LINE), init=MIN_LINE - 1)
             gapless = Signal()
@@ -185,18 +189,17 @@ class Feeder(wiring.Component):
                 m.d.sync += wait.eq(gap)
             with m.Elif(wait != 0):
                 m.d.sync += wait.eq(wait - 1)
-            # Found out a clock ahead, as ready hangs on it: no more clocks to wait, and room.
-            m.d.sync += clear.eq(self.room & Mux(tick, gapless, wait <= 1))
+            m.d.comb += clears.eq(self.room & Mux(tick, gapless, wait <= 1))
+            m.d.sync += opened.eq(clears & ~flushing & (patience != 0))
         else:
-            m.d.sync += clear.eq(self.room)
-        wanted = Mux(flushing, pending, self.i.valid)
-        if self._trailing is None:
-            m.d.comb += tick.eq(clear & wanted)
-            m.d.comb += self.i.ready.eq(clear & ~flushing)
-        else:
-            m.d.comb += tick.eq(clear & wanted & (self.c.valid | ~real))
-            m.d.comb += self.i.ready.eq(clear & ~flushing & (self.c.valid | ~real))
-            m.d.comb += self.c.ready.eq(clear & wanted & real)
+            m.d.comb += clears.eq(self.room)
+            m.d.sync += opened.eq(clears)
+        m.d.sync += clear.eq(clears)
+        centred = (self.c.valid | ~real) if self._trailing is not None else 1
+        wanted = (opened & self.i.valid) | (clear & flushing & pending)
+        m.d.comb += [tick.eq(wanted & centred), self.i.ready.eq(opened & centred)]
+        if self._trailing is not None:
+            m.d.comb += self.c.ready.eq(wanted & real)
 
         # Counters: the column is the same for every line of the window, the line is that of its middle.
         beat = Signal(16 - lane_bits)
@@ -225,7 +228,6 @@ class Feeder(wiring.Component):
                 m.d.sync += boundary.eq(self.i.payload.last)
 
         if lines:
-            patience = Signal(range(self._patience), init=self._patience - 1)
             with m.If(flushing & ~pending):
                 m.d.sync += [flushing.eq(0), beat.eq(0), self.empty.eq(1)]
             with m.Elif(~flushing & boundary & pending & ~self.i.valid):

@@ -186,6 +186,10 @@ class Scatter(wiring.Component):
             real_before, real = real, Signal(name=f"real_{k + 1}")
             with m.If(step if k >= chained else 1):  # cycle by cycle up to the chain, then tick by tick
                 m.d.sync += [top.eq(top_before), bottom.eq(bottom_before), real.eq(real_before)]
+        # A picture that reset cut off gives nothing to the next. A clock late, after the last step before reset, and by
+        # a register of its own: the sums lie far from all else that is reset.
+        clear = Signal(init=1)
+        m.d.sync += clear.eq(0)
         sums = self._sums(self._across)
         rows = []
         for j, step_of_row in enumerate(enables(m, "step", tick[chained - 1], 2 * r + 1)):
@@ -201,9 +205,12 @@ class Scatter(wiring.Component):
                         if not value:
                             continue
                         if (b, lane) not in partial:
-                            # With reset: a picture that reset cut off must give nothing to the next.
-                            partial[b, lane] = Signal(sums, name=f"row_{j}_beat_{b + reach}_lane_{lane}")
-                        with m.If(step_of_row):
+                            partial[b, lane] = Signal(
+                                sums, name=f"row_{j}_beat_{b + reach}_lane_{lane}", reset_less=True
+                            )
+                        with m.If(clear):
+                            m.d.sync += partial[b, lane][name].eq(0)
+                        with m.Elif(step_of_row):
                             m.d.sync += partial[b, lane][name].eq(sum(value))
             rows.append([partial[-reach, lane] for lane in range(lanes)])
         row_selects = _Selects(m, "row", down, self._rows, top, bottom, step)
@@ -302,14 +309,11 @@ def _partial_reads(table: dict, radius: int, lanes: int) -> list[int]:
 
 
 def _gated_sum(m: Module, values: list[Value], select: Value, depth: int) -> Value:
-    """Sum of the selected values, `depth` cycles later: a tree of additions, a register after each level.
-
-    Right after reset it is 0, for what adds it may do so in that clock (`enables`).
-    """
+    """Sum of the selected values, `depth` cycles later: a tree of additions, a register after each level."""
     terms: list[Value] = [Mux(select[k], value, 0) for k, value in enumerate(values)]
-    for level in range(1, depth + 1):
+    for _ in range(depth):
         sums = [sum(terms[k : k + 2][1:], terms[k]) for k in range(0, len(terms), 2)]
-        terms = [Signal.like(s, name="fold", reset_less=level < depth) for s in sums]
+        terms = [Signal.like(s, name="fold", reset_less=True) for s in sums]
         m.d.sync += [register.eq(s) for register, s in zip(terms, sums, strict=True)]
     return terms[0]
 

@@ -124,7 +124,7 @@ class Edges(wiring.Component):
             """The index of the first bound that equals value, else their number; bounds are registered."""
             result = Value.cast(len(bounds))
             for k, bound in reversed(list(enumerate(bounds))):
-                static = Signal(16, name=f"{name}_{k}")
+                static = Signal(16, name=f"{name}_{k}", reset_less=True)
                 m.d.sync += static.eq(bound)
                 result = Mux(value == static, k, result)
             return result

@@ -45,8 +45,8 @@ def test_bad_parameters_are_named():
         Window(LEAD, radius=1, max_width=0)
     with pytest.raises(ValueError, match="lanes=3"):
         Feeder(LEAD, lanes=3)
-    with pytest.raises(ValueError, match="patience=0"):
-        Feeder(LEAD, patience=0)
+    with pytest.raises(ValueError, match="patience=1"):
+        Feeder(LEAD, patience=1)
     with pytest.raises(ValueError, match="window=-1"):
         Feeder(LEAD, window=-1)
     with pytest.raises(ValueError, match="names"):
