@@ -156,7 +156,9 @@ class Align(wiring.Component):
         m.submodules.skid = skid = SkidBuffer(
             data.StructLayout({"lane": data.ArrayLayout(shifted, self.lanes)} | dict.fromkeys(flags, 1))
         )
-        above, filled, shift = Signal(16), Signal(16), Signal(4)
+        above = Signal(16)
+        filled = Signal(16)
+        shift = Signal(4)
         m.d.sync += [
             above.eq(Cat(self.depth <= k for k in range(16))),
             filled.eq(Cat(self.depth >= 16 - k for k in range(16))),

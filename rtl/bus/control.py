@@ -495,7 +495,9 @@ class _Collect(wiring.Component):
 
         # RESULT_CLOCKS a word, because its port may be far away: it is gathered among its neighbours, then among all,
         # it is written and acknowledged, and what follows it is gathered.
-        seen, acknowledge, follows = Signal(), Signal(), Signal()
+        seen = Signal()
+        acknowledge = Signal()
+        follows = Signal()
         ready = Signal(len(self._counts))
         # One-hot: whose turn it is. Between groups nobody's.
         turn = Signal(len(self._counts), init=1)

@@ -70,7 +70,8 @@ class ColourEntries(Elaboratable):
 
     def __init__(self, parameter: Parameter, base: int, read) -> None:
         self._parameter, self._base = parameter, base
-        self.load, self.colour = Load(), Signal(2)
+        self.load = Load()
+        self.colour = Signal(2)
         self.o = {k: Signal(parameter.format.shape, name=f"of_colour_{k}", reset_less=True) for k in read}
 
     def elaborate(self, platform) -> Module:

@@ -287,7 +287,9 @@ class Core(wiring.Component):
         # Outputs count as inside: packing reads the width.
         # A beat may be between a unit and its FIFO's output: only a while of silence means that all is out.
         waiting = [stream_.valid for stream_ in self._leaving]
-        silence, empty, left = Signal(range(SETTLE)), Signal(), Signal()
+        silence = Signal(range(SETTLE))
+        empty = Signal()
+        left = Signal()
         m.d.comb += [control.errors.eq(Cat(flags)), control.drained.eq(silence == SETTLE - 1)]
         m.d.sync += [empty.eq(gate.empty & raw.idle), left.eq(~Cat(waiting).any())]
         with m.If(~(empty & left)):
@@ -330,7 +332,7 @@ class Core(wiring.Component):
             return cotangent
         decisions = self._tape(m, k, f"{stage.name}_decisions", self.forward[k].decisions)
         m.submodules[f"{stage.name}_join"] = join = Join(cotangent.payload.shape(), decisions.payload.shape())
-        wiring.connect(m, cotangent, join.a)
+        _link(m, f"{stage.name}_cotangent_begin", cotangent, join.a)
         _link(m, f"{stage.name}_decisions_end", decisions, join.b)
         joined = stream.Signature(beat_layout(unit.i_pixel, count)).create(path=(f"{stage.name}_joined",))
         m.d.comb += [joined.valid.eq(join.o.valid), join.o.ready.eq(joined.ready)]

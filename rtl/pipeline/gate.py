@@ -64,7 +64,8 @@ class Gate(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i), skid.i)
         offered = skid.o
         beat = offered.payload
-        passes, shut = Signal(), Signal()
+        passes = Signal()
+        shut = Signal()
         m.d.comb += [
             self.o.payload.eq(beat),
             self.o.valid.eq(offered.valid & ~(beat.first & shut)),

@@ -31,7 +31,9 @@ class GroupEnd(wiring.Component):
         m = Module()
         done = Signal(16)  # frames of this group that have ended
         final = Signal()  # a register: it reaches all that a group's end sets off
-        before_last, before_that, single = Signal(16), Signal(16), Signal()
+        before_last = Signal(16)
+        before_that = Signal(16)
+        single = Signal()
         m.d.sync += [
             before_last.eq(self.frames - 1),
             before_that.eq(Mux(before_last == 0, 0, before_last - 1)),

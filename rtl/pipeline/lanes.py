@@ -58,7 +58,8 @@ class Lanes(Elaboratable):
         self.datapaths = [
             Datapath(nodes, clock=build.clock, family=build.family, words=words) for _ in range(build.lanes)
         ]
-        self.valid, self.o_valid = Signal(), Signal()
+        self.valid = Signal()
+        self.o_valid = Signal()
         self.site = Signal(site_layout(build.lanes))
         self.o_site = Signal(site_layout(build.lanes))
         self.cfa = Signal(2)

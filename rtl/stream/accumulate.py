@@ -113,7 +113,8 @@ class Accumulate(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         # Stage 0 are the masked values, each level of sums is one more.
-        valids, lasts = Signal(1 + self._levels), Signal(1 + self._levels)
+        valids = Signal(1 + self._levels)
+        lasts = Signal(1 + self._levels)
         m.d.sync += [
             valids.eq(Cat(self.i.valid, valids[:-1])),
             lasts.eq(Cat(self.i.valid & self.i.payload.last, lasts[:-1])),
@@ -136,7 +137,8 @@ class Accumulate(wiring.Component):
 
         # The accumulators hold what the next group's first value must not join: the group before, or what stood in
         # the pipeline at reset.
-        waits, restart = Signal(init=1), Signal()
+        waits = Signal(init=1)
+        restart = Signal()
         m.d.comb += restart.eq(lasts[-1] | (waits & ~valids[-1]))
         m.d.sync += waits.eq(restart)
         restarts = enables(m, "restart", restart, len(sums))

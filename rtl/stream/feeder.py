@@ -171,7 +171,8 @@ class Feeder(wiring.Component):
         # Found out a clock ahead, as ready hangs on it: `clear`, nothing but a missing beat keeps the next tick from
         # happening; `opened`, and a lead beat is let in. A flush begins and ends in a clock that lets none in.
         tick = Signal()
-        clear, opened = Signal(), Signal()
+        clear = Signal()
+        opened = Signal()
         clears = Signal()
         patience = Signal(range(self._patience), init=self._patience - 1)
         if lines:
@@ -204,7 +205,9 @@ class Feeder(wiring.Component):
         # Counters: the column is the same for every line of the window, the line is that of its middle.
         beat = Signal(16 - lane_bits)
         m.submodules.line_counter = counter = LineCounter()
-        eol, last, first = Signal(), Signal(), Signal()
+        eol = Signal()
+        last = Signal()
+        first = Signal()
         m.d.comb += [counter.ends.eq(tick & eol & real_at[self._window]), counter.last_line.eq(last_line)]
         if lines:
             m.d.comb += [
@@ -217,15 +220,24 @@ class Feeder(wiring.Component):
             # where it stands.
             flags = self.i.payload
             m.d.comb += [eol.eq(flags.eol), last.eq(flags.last), first.eq(flags.first)]
-        boundary = Signal(init=1)  # the next lead beat begins a frame
+        # The next lead beat begins a frame. A beat's word counts a clock later, and `boundary` knows: `tick` comes from
+        # far, and flags come along with it.
+        boundary = Signal()
+        boundary_before = Signal(init=1)
+        led = Signal()
+        led_last = Signal()
+        m.d.comb += boundary.eq(Mux(led, led_last, boundary_before))
+        m.d.sync += [
+            boundary_before.eq(boundary),
+            led.eq(tick & ~flushing),
+            led_last.eq(self.i.payload.last),
+        ]
         with m.If(tick):
             m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
             m.d.sync += tick_real.eq(Cat(real_at[self._window], tick_real)[:columns])
             m.d.sync += tick_out.eq(Cat(real_at[lines], tick_out)[:scatter_columns])
             with m.If(eol):
                 m.d.sync += line_real.eq(real_at[:lines])
-            with m.If(~flushing):
-                m.d.sync += boundary.eq(self.i.payload.last)
 
         if lines:
             with m.If(flushing & ~pending):

@@ -54,7 +54,8 @@ class Count(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         rises, falls = self.up & ~self.down, self.down & ~self.up
-        rose, fell = Signal(), Signal()
+        rose = Signal()
+        fell = Signal()
         before = Signal.like(self.value)
         # One adder for both directions: + 1 is 0..01, - 1 is 1..11.
         step = Cat(rose | fell, fell.replicate(len(self.value) - 1))

@@ -230,7 +230,8 @@ class IndexedAccumulate(wiring.Component):
         beat = self.i.payload
         bank = Signal()  # of the group that is being summed; the other one is being read out, or free
         occupied = Signal()
-        ends, begun = Signal(), Signal()
+        ends = Signal()
+        begun = Signal()
         m.d.comb += ends.eq(self.i.valid & beat.last)
         accepted = ends & ~occupied
         # What stood in the pipeline at reset may add anything until the first beat: it leaves no trace.

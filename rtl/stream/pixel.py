@@ -131,7 +131,8 @@ class LineCounter(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        before, ended = Signal(16), Signal()
+        before = Signal(16)
+        ended = Signal()
         bottom_before = Signal(reset_less=True)
         m.d.comb += [
             self.y.eq(Mux(ended, Mux(bottom_before, 0, before + 1), before)),

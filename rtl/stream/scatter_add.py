@@ -54,8 +54,10 @@ class _Bank(wiring.Component):
         m.submodules.ping, m.submodules.pong = self._memories
 
         # The row as the RAM sees it, and its beat.
-        valid, phase = Signal(), Signal(reset_less=True)
-        row, addend = Signal.like(self.row, reset_less=True), Signal.like(self.addend, reset_less=True)
+        valid = Signal()
+        phase = Signal(reset_less=True)
+        row = Signal.like(self.row, reset_less=True)
+        addend = Signal.like(self.addend, reset_less=True)
         m.d.sync += [valid.eq(self.valid), phase.eq(self.phase), row.eq(self.row), addend.eq(self.addend)]
 
         # history[k]: the beat whose row was presented k + 1 clocks ago.
@@ -68,7 +70,8 @@ class _Bank(wiring.Component):
             history[0].phase.eq(phase),
             *(new.eq(old) for new, old in zip(history[1:], history, strict=False)),
         ]
-        select, select_row = Signal(), Signal(self._row_bits)  # when the RAM sees the row of the drain
+        select = Signal()
+        select_row = Signal(self._row_bits)  # when the RAM sees the row of the drain
         clear = Signal()
         selected = Signal(2)  # the register of this RAM holds a row of the drain
         m.d.sync += [
@@ -109,8 +112,10 @@ class _Bank(wiring.Component):
         # Before the operand is chosen: who has the newest sum of this row? That of the beat before is added in the
         # adder itself, that of the second before is in result[0] by then, those of the two before it a clock earlier.
         hits = Signal(4)  # the beat k + 1 before history[0] has its row
-        hit_previous, hit_previous_now = Signal(), Signal()
-        pick_memory, pick_newest = Signal(2), Signal()
+        hit_previous = Signal()
+        hit_previous_now = Signal()
+        pick_memory = Signal(2)
+        pick_newest = Signal()
         older = hits[1:].any()
         passed = Signal(signed(self._width), reset_less=True)
         operand = Signal(signed(self._width), reset_less=True)
@@ -297,7 +302,8 @@ class ScatterAdd(wiring.Component):
 
         drain_row = Signal(range(self._segments // 2 + 1))
         drain_curve = Signal(self.curves)
-        drain_even, drain_odd = Signal(), Signal()
+        drain_even = Signal()
+        drain_odd = Signal()
         m.d.sync += [
             drain_row.eq(entry >> 1),
             drain_curve.eq(Mux(clearing, (1 << self.curves) - 1, curve)),
@@ -309,7 +315,8 @@ class ScatterAdd(wiring.Component):
         row = []
         banks = 2 * self._lanes * self._channels
         owners = [enables(m, f"owned_{which}", bit, banks) for which, bit in enumerate(owned)]
-        place_valid, place_phase = Signal(), Signal()
+        place_valid = Signal()
+        place_phase = Signal()
         m.d.sync += [place_valid.eq(valid), place_phase.eq(phase)]
         for lane in range(self._lanes):
             for channel in range(self._channels):

@@ -65,7 +65,8 @@ class Serialise(wiring.Component):
         for load, place, name, after in zip(loads, chain, self._widths, [*chain[1:], 0], strict=True):
             m.d.sync += place.eq(Mux(load, self.words[name], after))
 
-        loaded, entering = Signal(), Signal()
+        loaded = Signal()
+        entering = Signal()
         behind = Signal(range(count))  # words in the chain behind the one that enters the FIFO
         m.d.sync += loaded.eq(self.start)
         with m.If(loaded):

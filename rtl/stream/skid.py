@@ -33,7 +33,8 @@ class SkidBuffer(wiring.Component):
         self._open = [
             Signal(name=f"open_{k}", init=1 - k) for k in range(2)
         ]  # the next beat's row, while free
-        self._next, self._oldest = Signal(), Signal()
+        self._next = Signal()
+        self._oldest = Signal()
         # i.ready is "not both rows are held" and nothing else; init 1 lets the first clock accept a beat.
         self._ready = Signal(init=1)
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})

@@ -269,7 +269,8 @@ class Window(wiring.Component):
         depth = self._depth
         address = Signal(range(depth))
         m.submodules.memory = memory = BlockRam(lines.size, depth, family=self._family)
-        earlier, later = Signal(lines), Signal(lines)
+        earlier = Signal(lines)
+        later = Signal(lines)
         m.d.comb += [
             address.eq(site[0].x[lane_bits:]),
             memory.read_row.eq(address),

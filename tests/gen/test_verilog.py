@@ -13,6 +13,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from pullback.gen.verilog import Port, ports, ports_json, rtlil, simulation_verilog, verilog
+from pullback.rtl.isp.pipeline import isp
+from pullback.rtl.pipeline import Build
+from pullback.rtl.pipeline.core import VJPCore
 from pullback.rtl.stream.fifo import Fifo
 
 
@@ -147,6 +150,13 @@ def test_no_paths_of_this_machine_in_the_text():
     for text in (verilog(Accumulator()), simulation_verilog(Accumulator()), rtlil(Accumulator())):
         assert ".py" not in text
         assert os.path.dirname(__file__) not in text
+
+
+@pytest.mark.parametrize("demosaic,lanes", [("filter_bank", 1), ("hamilton_adams", 2)])
+def test_every_signal_of_a_core_has_a_name(demosaic, lanes):
+    """Amaranth calls a signal ``$signal`` where it cannot tell what the source calls it, as in a tuple."""
+    text = rtlil(VJPCore(isp(demosaic), Build(lanes=lanes, max_width=32)))
+    assert not re.findall(r"^ *wire .*\\\$signal.*$", text, re.MULTILINE)
 
 
 def test_flat_text_is_one_module():
