@@ -65,7 +65,7 @@ def synthesis(content: dict[str, Any]) -> str:
         f"{content['frequency']:g} MHz. MHz is the median over the seeds; every unit is measured alone in a harness of "
         "registers, whose cells are not counted. COMB is nextpnr's count with carry cells and distributed RAM. A "
         "peer's figures are of the same tools and part, "
-        "for narrower lines and 10 bits.\n",
+        "for narrower lines and 10 bits.\n\n",
         rows(header, body),
         "\n### What limits the clock\n\n| | critical path of the median seed |\n|---|---|\n"
         + "\n".join(limits)
