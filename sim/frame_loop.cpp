@@ -298,7 +298,6 @@ struct Core {
         for (int i = 0; i < kReset; ++i) clock();
         for (Sink& s : sink) s = Sink();
         t.rst = 0;
-        clock();
     }
 
     Status run(Job& job, bool fresh) {

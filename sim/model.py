@@ -568,13 +568,17 @@ class Model:
 
     # ---- registers
 
-    def reset(self) -> None:
-        """Resets the core and waits until it is ready for the bus. Parameters are lost, counters zero."""
+    def reset(self, *, wait: bool = True) -> None:
+        """Resets the core and waits until the defaults are its parameters. Counters are zero.
+
+        Without ``wait`` the next call's streams or register access begin in the first clock after reset.
+        """
         self._lib.pullback_reset(self._core)
         self._words.clear()
         self._in_group = 0
         self._broken = None
-        self._wait_committed()
+        if wait:
+            self._wait_committed()
 
     def read(self, address: int) -> int:
         """Reads a register."""

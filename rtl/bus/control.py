@@ -534,5 +534,5 @@ class _Collect(wiring.Component):
         m.d.sync += [complete.eq(acknowledge & last_of_port & turn[-1]), self.collected.eq(0)]
         # In the first clock without a turn the last word is being written; the swap comes after it.
         with m.If(complete):
-            m.d.sync += [visible.eq(~visible), self.collected.eq(1), turn.eq(1), position.eq(0)]
+            m.d.sync += [visible.eq(~visible), self.collected.eq(1), turn[0].eq(1), position.eq(0)]
         return m

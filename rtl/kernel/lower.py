@@ -30,8 +30,8 @@ class Load:
 
     def __init__(self) -> None:
         self.valid = Signal()
-        self.address = Signal(12)
-        self.data = Signal(32)
+        self.address = Signal(12, reset_less=True)
+        self.data = Signal(32, reset_less=True)
 
     def eq(self, other: Any) -> list:
         """Take what another bus carries."""

@@ -78,7 +78,7 @@ class ColourEntries(Elaboratable):
         m = Module()
         colours = len(CFA_COLOURS)
         token = Signal(self._parameter.entries // colours)
-        row = Signal(range(colours))
+        row = Signal(range(colours), reset_less=True)
         word = Signal(self._parameter.format.width, reset_less=True)
         starts = self.load.valid & (self.load.address == self._base)
         again = token[-1] & (row != colours - 1)

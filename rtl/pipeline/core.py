@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from amaranth.hdl import (
     Cat,
@@ -57,11 +57,15 @@ def container(pixel: Pixel) -> int:
     return 16 if all(form.width <= 16 for _, form in pixel.channels) else 24
 
 
-class _OwnReset(Elaboratable):
-    """A unit whose reset is a register beside it, one clock late: no reset spans the chip in one clock.
+_Part = TypeVar("_Part", bound=Elaboratable)
 
-    The control plane and the edges leave reset a clock earlier, which is no harm: the commit engine holds every
-    frame back until all parameters are loaded.
+
+class _OwnReset(Elaboratable):
+    """A part whose reset is a register beside it, one clock late: no reset spans the chip in one clock.
+
+    Only the edges leave reset a clock earlier, with the host, so that no transfer they take is lost. What they give
+    comes a clock later, when all else has left it too. Cores are simulated as Verilog: Amaranth's own simulator
+    gives the part's clock a step too late, and the part sees what registers outside hold after the edge.
     """
 
     def __init__(self, unit: Elaboratable) -> None:
@@ -184,14 +188,14 @@ class Core(wiring.Component):
         self, m: Module, control: Control, layout: data.StructLayout, names: list[str]
     ) -> dict[str, data.View]:
         """The static words of each receiver. They are sent on when a commit has loaded them, and it waits for that."""
-        m.submodules.static_sender = sender = StaticSender(layout)
+        sender = _place(m, "static_sender", StaticSender(layout))
         loading = Signal()
         m.d.sync += loading.eq(control.load.valid)
         m.d.comb += sender.start.eq(loading & ~control.load.valid)
         m.d.comb += [getattr(sender.words, word).eq(getattr(control, word)) for word in layout.members]
         told, before = {}, sender.o
         for name in names:
-            m.submodules[f"{name}_static"] = receiver = StaticReceiver(layout)
+            receiver = _place(m, f"{name}_static", StaticReceiver(layout))
             wiring.connect(m, before, receiver.i)
             told[name], before = receiver.words, receiver.o
         return told
@@ -202,11 +206,12 @@ class Core(wiring.Component):
         units = list(self._units())
         layout = self._static_layout()
         counting = [*self._framers, *(name for name, _, _ in units)]
-        m.submodules.control = control = Control(
+        control = Control(
             self.map,
             counts=[count for _, count in results],
             settle=SETTLE + layout.size + len(counting),  # a clock for each bit and each receiver
         )
+        _place(m, "control", control)
         static = self._tell(m, control, layout, counting)
         self._leaving: list = []
         for name in _plain(axi4lite_members()):
@@ -217,7 +222,7 @@ class Core(wiring.Component):
             wiring.connect(m, words, port)
 
         for stage, parameters in zip(self.pipeline, self.parameters, strict=True):
-            m.submodules[f"{stage.name}_parameters"] = _OwnReset(parameters)
+            _place(m, f"{stage.name}_parameters", parameters)
             m.d.sync += [
                 parameters.load.valid.eq(control.load.valid),
                 parameters.load.address.eq(control.load.address),
@@ -225,7 +230,7 @@ class Core(wiring.Component):
             ]
         overruns = []
         for name, k, unit in units:
-            m.submodules[name] = _OwnReset(unit)
+            _place(m, name, unit)
             overruns.append(unit.overrun)
             m.d.comb += [getattr(unit, word).eq(static[name][word]) for word in ("width", "height", "frames")]
             if k is not None:
@@ -237,10 +242,10 @@ class Core(wiring.Component):
         latencies = sum(unit.latency + BETWEEN for _, _, unit in units)
         read_out = RESULT_CLOCKS * self.map.result_words + sum(unit.pauses for unit in self.adjoint)
         beat = beat_layout(self.pipeline.i, self.build.lanes)
-        m.submodules.gate = gate = Gate(beat, lag_lines=lines, cover=read_out + latencies + 64)
+        gate = _place(m, "gate", Gate(beat, lag_lines=lines, cover=read_out + latencies + 64))
         begun = raw.o
         if Align.takes(self.pipeline.i):
-            m.submodules.align = align = Align(self.pipeline.i, lanes=self.build.lanes)
+            align = _place(m, "align", Align(self.pipeline.i, lanes=self.build.lanes))
             m.d.comb += align.depth.eq(control.depth)
             wiring.connect(m, begun, align.i)
             begun = align.o
@@ -271,7 +276,8 @@ class Core(wiring.Component):
             stream_ = unit.o
 
         outputs = [name for name, wanted in (("picture", self._picture), ("loss", self._vjp)) if wanted]
-        m.submodules.picture_fork = fork = Fork(beat_layout(self.pipeline.o, self.build.lanes), len(outputs))
+        fork = Fork(beat_layout(self.pipeline.o, self.build.lanes), len(outputs))
+        _place(m, "picture_fork", fork)
         wiring.connect(m, stream_, fork.i)
         for name, branch in zip(outputs, fork.o, strict=True):
             if name == "picture":
@@ -304,7 +310,7 @@ class Core(wiring.Component):
             return source
         stage, unit, count = self.pipeline.stages[k], self.adjoint[k], self.build.lanes
         assert unit.taped is not None
-        m.submodules[f"{stage.name}_fork"] = fork = Fork(beat_layout(stage.i, count), 2)
+        fork = _place(m, f"{stage.name}_fork", Fork(beat_layout(stage.i, count), 2))
         layout = beat_layout(unit.taped, count)
         wiring.connect(m, source, fork.i)
         branch = fork.o[1]
@@ -321,7 +327,7 @@ class Core(wiring.Component):
     def _tape(self, m: Module, k: int, name: str, source: Any) -> Any:
         """The stream through a tape of stage k."""
         tape = Tape(source.payload.shape(), self.tape_depth(k), family=self.build.family)
-        m.submodules[name] = _OwnReset(tape)
+        _place(m, name, tape)
         _link(m, f"{name}_begin", source, tape.i)
         return tape.o
 
@@ -331,7 +337,8 @@ class Core(wiring.Component):
         if not unit.decisions:
             return cotangent
         decisions = self._tape(m, k, f"{stage.name}_decisions", self.forward[k].decisions)
-        m.submodules[f"{stage.name}_join"] = join = Join(cotangent.payload.shape(), decisions.payload.shape())
+        join = Join(cotangent.payload.shape(), decisions.payload.shape())
+        _place(m, f"{stage.name}_join", join)
         _link(m, f"{stage.name}_cotangent_begin", cotangent, join.a)
         _link(m, f"{stage.name}_decisions_end", decisions, join.b)
         joined = stream.Signature(beat_layout(unit.i_pixel, count)).create(path=(f"{stage.name}_joined",))
@@ -352,7 +359,7 @@ class Core(wiring.Component):
         """Loss and adjoint units, from the output back to the input."""
         loss = self.loss
         assert loss is not None
-        m.d.comb += [
+        m.d.sync += [
             loss.kind.eq(control.loss_kind),
             loss.delta.eq(control.loss_delta),
             loss.scale.eq(control.loss_scale),
@@ -369,7 +376,7 @@ class Core(wiring.Component):
             framer = self._input(m, static[f"{name}_framer"], name, pixel, bits)
             wanted = (control.loss_kind == 3) == (name == "cotangent")
             # Raw frames begun, less frames begun here.
-            m.submodules[f"{name}_ahead"] = ahead = Count(255)
+            ahead = _place(m, f"{name}_ahead", Count(255))
             m.d.comb += [
                 ahead.up.eq(begun & wanted),
                 ahead.down.eq(framer.begins),
@@ -401,7 +408,8 @@ class Core(wiring.Component):
     def _input(self, m: Module, static: data.View, name: str, pixel: Pixel, bits: int) -> Framer:
         unpack = Unpack(pixel, lanes=self.build.lanes, container=bits)
         framer = Framer(pixel, lanes=self.build.lanes)
-        m.submodules[f"{name}_unpack"], m.submodules[f"{name}_framer"] = unpack, framer
+        m.submodules[f"{name}_unpack"] = unpack
+        _place(m, f"{name}_framer", framer)
         _link(m, f"{name}_unpacked", unpack.o, framer.i)
         m.d.comb += [framer.width.eq(static.width), framer.height.eq(static.height)]
         for signal in ("tdata", "tvalid", "tuser", "tlast"):
@@ -419,9 +427,15 @@ class Core(wiring.Component):
         m.d.comb += pack.tready.eq(getattr(self, f"m_axis_{name}_tready"))
 
 
+def _place(m: Module, name: str, part: _Part) -> _Part:
+    """Adds a part with a reset of its own."""
+    m.submodules[name] = _OwnReset(part)
+    return part
+
+
 def _link(m: Module, name: str, source: Any, sink: Any) -> None:
     """Connects two units through a skid buffer: each then decides by registers, not by what the other decides."""
-    m.submodules[f"{name}_link"] = link = SkidBuffer(source.payload.shape())
+    link = _place(m, f"{name}_link", SkidBuffer(source.payload.shape()))
     wiring.connect(m, source, link.i)
     wiring.connect(m, link.o, sink)
 

@@ -31,8 +31,8 @@ class GroupEnd(wiring.Component):
         m = Module()
         done = Signal(16)  # frames of this group that have ended
         final = Signal()  # a register: it reaches all that a group's end sets off
-        before_last = Signal(16)
-        before_that = Signal(16)
+        before_last = Signal(16, reset_less=True)
+        before_that = Signal(16, reset_less=True)
         single = Signal()
         m.d.sync += [
             before_last.eq(self.frames - 1),

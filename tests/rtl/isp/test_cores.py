@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from pullback.rtl.bus.registers import ERROR_RESULTS_OVERRUN, ID
 from pullback.sim.beats import Beats, pack_frames, unpack_frames
 from pullback.sim.bench.core import Job, check_core
 from pullback.sim.bench.coverage import Coverage
@@ -283,6 +284,29 @@ def test_reset_inside_a_frame_leaves_nothing_behind(cases, build):
         np.testing.assert_array_equal(run.gradient, case.expected.gradient)
         assert run.results.tolist() == case.expected.results
         assert model.errors == 0
+
+
+@pytest.mark.parametrize("build", QUICK[:2], ids=lambda b: "-".join(map(str, b)))
+def test_first_clock_after_reset_loses_nothing(cases, build):
+    """Raw and target frames, or a read, that stand there while the defaults are still being loaded."""
+    model, golden = _model(cases, *build)
+    lanes, width, height = build[2], *model.max_size
+    rng = np.random.default_rng(lanes)
+    raw = rng.integers(0, 1 << 16, (2, 1, height, width))
+    target = rng.integers(0, 1 << 12, (2, 3, height, width))
+    expected = golden.vjp(raw[:, 0], target=target, per_frame=True)
+    model.reset(wait=False)
+    assert model.read(0) == ID
+    model.reset(wait=False)
+    run = model.run_beats({
+        name: pack_frames(frames, lanes=lanes, bits=model.containers[name], rng=rng)
+        for name, frames in (("raw", raw), ("target", target))
+    })  # fmt: skip
+    for name, frames in (("picture", expected.y), ("gradient", expected.xbar[:, None])):
+        bits = model.containers[name]
+        found = unpack_frames(run.outputs[name], width=width, height=height, lanes=lanes, bits=bits)
+        np.testing.assert_array_equal(found, frames, err_msg=name)
+    assert run.errors == 1 << ERROR_RESULTS_OVERRUN  # two groups, and nobody took the first one's results
 
 
 @pytest.mark.parametrize("kind", ["squared", "external"])
