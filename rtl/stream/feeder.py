@@ -197,10 +197,15 @@ class Feeder(wiring.Component):
             m.d.sync += opened.eq(clears)
         m.d.sync += clear.eq(clears)
         centred = (self.c.valid | ~real) if self._trailing is not None else 1
-        wanted = (opened & self.i.valid) | (clear & flushing & pending)
-        m.d.comb += [tick.eq(wanted & centred), self.i.ready.eq(opened & centred)]
+        leads = opened & self.i.valid
+        flushes = clear & flushing
+        m.d.comb += [
+            tick.eq((leads | (flushes & pending)) & centred),
+            self.i.ready.eq(opened & centred),
+        ]
         if self._trailing is not None:
-            m.d.comb += self.c.ready.eq(wanted & real)
+            # A real centre is pending itself: its beat need not wait for the others to say so.
+            m.d.comb += self.c.ready.eq((leads | flushes) & real)
 
         # Counters: the column is the same for every line of the window, the line is that of its middle.
         beat = Signal(16 - lane_bits)

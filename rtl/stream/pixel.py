@@ -132,13 +132,19 @@ class LineCounter(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         before = Signal(16)
+        after = Signal(16, init=1)  # before + 1, so that no comparison stands behind an adder
         ended = Signal()
         bottom_before = Signal(reset_less=True)
         m.d.comb += [
-            self.y.eq(Mux(ended, Mux(bottom_before, 0, before + 1), before)),
+            self.y.eq(Mux(ended, Mux(bottom_before, 0, after), before)),
             self.bottom.eq(self.y == self.last_line),
         ]
-        m.d.sync += [ended.eq(self.ends), before.eq(self.y), bottom_before.eq(self.bottom)]
+        m.d.sync += [
+            ended.eq(self.ends),
+            before.eq(self.y),
+            after.eq(self.y + 1),
+            bottom_before.eq(self.bottom),
+        ]
         return m
 
 

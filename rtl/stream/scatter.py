@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -162,13 +164,13 @@ class Scatter(wiring.Component):
         for registers, row in zip(taps, self.i.payload.taps, strict=True):
             m.d.sync += [register.eq(tap) for register, tap in zip(registers, row, strict=True)]
         edges = self.i.payload.edges
-        selects = _Selects(m, "column", across, self._columns, edges.left, edges.right, self.i.valid)
+        selects = _Selects(
+            m, "column", across, self._columns, edges.left, edges.right, self.i.valid, copies=2 * r + 1
+        )
         folded = [
             [
                 {
-                    name: _gated_sum(
-                        m, [taps[j][k][name] for k in across[t]], selects.of[t][j > r], depth_across
-                    )
+                    name: _gated_sum(m, [taps[j][k][name] for k in across[t]], selects.of[t][j], depth_across)
                     for name in names
                 }
                 for t in range(2 * r + lanes)
@@ -308,7 +310,7 @@ def _partial_reads(table: dict, radius: int, lanes: int) -> list[int]:
     return [max(most[j:]) for j in range(span)]
 
 
-def _gated_sum(m: Module, values: list[Value], select: Value, depth: int) -> Value:
+def _gated_sum(m: Module, values: list[Value], select: Sequence[Value], depth: int) -> Value:
     """Sum of the selected values, `depth` cycles later: a tree of additions, a register after each level."""
     terms: list[Value] = [Mux(select[k], value, 0) for k, value in enumerate(values)]
     for _ in range(depth):
@@ -321,8 +323,7 @@ def _gated_sum(m: Module, values: list[Value], select: Value, depth: int) -> Val
 class _Selects:
     """Registered gates: ``of[t][copy][n]`` says that the n-th contributor of neighbour t is to be added now.
 
-    There are two copies for sums that lie far apart; the registers of one hold the complement, else synthesis would
-    make one register of both. In reset nothing is added.
+    Sums that lie far apart take copies (`enables`).
     """
 
     def __init__(
@@ -334,17 +335,16 @@ class _Selects:
         before: Value,
         after: Value,
         enable: Value,
+        *,
+        copies: int = 1,
     ) -> None:
-        plain = [Signal(len(c), name=f"{name}_select_{t}") for t, c in enumerate(contributors)]
-        inverted = [Signal(len(c), name=f"{name}_pass_{t}", init=-1) for t, c in enumerate(contributors)]
-        self.of = [(p, ~i) for p, i in zip(plain, inverted, strict=True)]
-        m.d.sync += [p.eq(0) for p in plain]
-        m.d.sync += [i.eq(-1) for i in inverted]
+        now = [Signal(len(c), name=f"{name}_select_{t}_now") for t, c in enumerate(contributors)]
         with m.If(enable), m.Switch(before | after << len(before)):
             for (b, a), row in table.items():
                 with m.Case(b | a << len(before)):
-                    for (p, i), t, sources in zip(
-                        zip(plain, inverted, strict=True), range(len(row)), contributors, strict=True
-                    ):
-                        bits = sum((row[k] == t) << n for n, k in enumerate(sources))
-                        m.d.sync += [p.eq(bits), i.eq(~bits)]
+                    for t, sources in enumerate(contributors):
+                        m.d.comb += now[t].eq(sum((row[k] == t) << n for n, k in enumerate(sources)))
+        self.of = []
+        for t, bits in enumerate(now):
+            gates = [enables(m, f"{name}_select_{t}_{n}", bit, copies) for n, bit in enumerate(bits)]
+            self.of.append(list(zip(*gates, strict=True)))
