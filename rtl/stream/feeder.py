@@ -6,7 +6,15 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from pullback.rtl.stream.pixel import Flow, LineCounter, Pixel, beat_layout, check_lanes, site_layout
+from pullback.rtl.stream.pixel import (
+    BeatCounter,
+    Flow,
+    LineCounter,
+    Pixel,
+    beat_layout,
+    check_lanes,
+    site_layout,
+)
 
 __all__ = ["MIN_LINE", "Feeder", "tick_layout"]
 
@@ -210,13 +218,20 @@ class Feeder(wiring.Component):
         # Counters: the column is the same for every line of the window, the line is that of its middle.
         beat = Signal(16 - lane_bits)
         m.submodules.line_counter = counter = LineCounter()
+        flushed = Signal()  # the flush is over
         eol = Signal()
         last = Signal()
         first = Signal()
         m.d.comb += [counter.ends.eq(tick & eol & real_at[self._window]), counter.last_line.eq(last_line)]
         if lines:
+            m.submodules.beat_counter = beats = BeatCounter(len(beat))
             m.d.comb += [
-                eol.eq(beat == last_beat),
+                beats.step.eq(tick),
+                beats.restart.eq(flushed),
+                beats.last_beat.eq(last_beat),
+                beat.eq(beats.beat),
+                eol.eq(beats.eol),
+                flushed.eq(flushing & ~pending),
                 last.eq(eol & counter.bottom),
                 first.eq((beat == 0) & (counter.y == 0)),
             ]
@@ -225,6 +240,8 @@ class Feeder(wiring.Component):
             # where it stands.
             flags = self.i.payload
             m.d.comb += [eol.eq(flags.eol), last.eq(flags.last), first.eq(flags.first)]
+            with m.If(tick):
+                m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
         # The next lead beat begins a frame. A beat's word counts a clock later, and `boundary` knows: `tick` comes from
         # far, and flags come along with it.
         boundary = Signal()
@@ -238,15 +255,14 @@ class Feeder(wiring.Component):
             led_last.eq(self.i.payload.last),
         ]
         with m.If(tick):
-            m.d.sync += beat.eq(Mux(eol, 0, beat + 1))
             m.d.sync += tick_real.eq(Cat(real_at[self._window], tick_real)[:columns])
             m.d.sync += tick_out.eq(Cat(real_at[lines], tick_out)[:scatter_columns])
             with m.If(eol):
                 m.d.sync += line_real.eq(real_at[:lines])
 
         if lines:
-            with m.If(flushing & ~pending):
-                m.d.sync += [flushing.eq(0), beat.eq(0), self.empty.eq(1)]
+            with m.If(flushed):
+                m.d.sync += [flushing.eq(0), self.empty.eq(1)]
             with m.Elif(~flushing & boundary & pending & ~self.i.valid):
                 m.d.sync += patience.eq(patience - 1)
                 with m.If(patience == 0):

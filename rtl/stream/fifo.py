@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Shape, ShapeLike, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Shape, ShapeLike, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -41,6 +41,9 @@ class Count(wiring.Component):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._before = Signal(range(limit + 1), name="before")  # the value, less the last step
+        self._rose = Signal(name="rose")
+        self._fell = Signal(name="fell")
         super().__init__(
             {
                 "up": In(1),
@@ -51,20 +54,23 @@ class Count(wiring.Component):
             }
         )
 
+    def equals(self, number: int) -> Value:
+        """``value == number``, with no adder before the comparison."""
+        before = self._before
+        return Mux(self._rose, before == number - 1, Mux(self._fell, before == number + 1, before == number))
+
     def elaborate(self, platform) -> Module:
         m = Module()
         rises, falls = self.up & ~self.down, self.down & ~self.up
-        rose = Signal()
-        fell = Signal()
-        before = Signal.like(self.value)
+        rose, fell, before = self._rose, self._fell, self._before
         # One adder for both directions: + 1 is 0..01, - 1 is 1..11.
         step = Cat(rose | fell, fell.replicate(len(self.value) - 1))
         m.d.comb += self.value.eq((before + step)[: len(self.value)])
         m.d.sync += [rose.eq(rises), fell.eq(falls), before.eq(self.value)]
         with m.If(rises):
-            m.d.sync += [self.empty.eq(0), self.full.eq(self.value == self._limit - 1)]
+            m.d.sync += [self.empty.eq(0), self.full.eq(self.equals(self._limit - 1))]
         with m.Elif(falls):
-            m.d.sync += [self.empty.eq(self.value == 1), self.full.eq(0)]
+            m.d.sync += [self.empty.eq(self.equals(1)), self.full.eq(0)]
         return m
 
 
@@ -139,6 +145,10 @@ class Fifo(wiring.Component):
                 "level": Out(range(depth + 1)),
             }
         )
+
+    def level_equals(self, number: int) -> Value:
+        """``level == number``, with no adder before the comparison."""
+        return self._count.equals(number)
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -262,9 +272,10 @@ class FlowFifo(wiring.Component):
             self.level.eq(fifo.level),
             self.overflow.eq(self.i.valid & ~fifo.i.ready),
         ]
-        # room = (level < limit), computed one clock ahead.
-        with m.If(push & ~pop):
-            m.d.sync += self.room.eq(fifo.level < self._limit - 1)
-        with m.Elif(pop & ~push):
-            m.d.sync += self.room.eq(fifo.level <= self._limit)
+        # room = (level < limit), computed one clock ahead. The level goes one up or down: it is at the limit, or it
+        # stays on its side of it.
+        with m.If(push & ~pop & fifo.level_equals(self._limit - 1)):
+            m.d.sync += self.room.eq(0)
+        with m.Elif(pop & ~push & fifo.level_equals(self._limit)):
+            m.d.sync += self.room.eq(1)
         return m

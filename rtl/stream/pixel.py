@@ -15,7 +15,16 @@ from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import Format
 
-__all__ = ["Flow", "LineCounter", "Pixel", "Raster", "beat_layout", "check_lanes", "site_layout"]
+__all__ = [
+    "BeatCounter",
+    "Flow",
+    "LineCounter",
+    "Pixel",
+    "Raster",
+    "beat_layout",
+    "check_lanes",
+    "site_layout",
+]
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,51 @@ class Flow(wiring.Signature):
         super().__init__({"valid": Out(1), "payload": Out(shape)})
 
 
+class BeatCounter(wiring.Component):
+    """``beat`` = steps since the line's first beat, ``eol`` = (beat == last_beat): both registers.
+
+    Parameters
+    ----------
+    width : int
+        Bits of ``beat``.
+
+    Members
+    -------
+    step : In(1)
+        Go to the next beat: to 0 after ``last_beat``.
+    restart : In(1)
+        Go to 0.
+    last_beat : In(width)
+        May change while beat is 0, a cycle before the next step.
+    beat : Out(width)
+    eol : Out(1)
+    """
+
+    def __init__(self, width: int) -> None:
+        # beat + 1, so that no comparison stands behind an adder; an attribute because the proofs say so
+        self._after = Signal(width, name="after", init=1)
+        super().__init__(
+            {
+                "step": In(1),
+                "restart": In(1),
+                "last_beat": In(width),
+                "beat": Out(width),
+                "eol": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        after = self._after
+        with m.If(self.restart | (self.step & self.eol)):
+            m.d.sync += [self.beat.eq(0), after.eq(1), self.eol.eq(self.last_beat == 0)]
+        with m.Elif(self.step):
+            m.d.sync += [self.beat.eq(after), after.eq(after + 1), self.eol.eq(after == self.last_beat)]
+        with m.Else():
+            m.d.sync += self.eol.eq(self.beat == self.last_beat)
+        return m
+
+
 class LineCounter(wiring.Component):
     """``y`` = lines ended, modulo ``last_line + 1``; ``bottom`` = (y == last_line).
 
@@ -170,6 +224,7 @@ class Raster(wiring.Component):
     def __init__(self, *, lanes: int = 1) -> None:
         check_lanes(lanes)
         self._lanes = lanes
+        self._beats = BeatCounter(17 - lanes.bit_length())
         super().__init__({"step": In(1), "width": In(16), "height": In(16), "site": Out(site_layout(lanes))})
 
     def elaborate(self, platform) -> Module:
@@ -181,19 +236,20 @@ class Raster(wiring.Component):
         m.d.sync += [last_pixel.eq(self.width - 1), last_line.eq(self.height - 1)]
         last_lane = last_pixel[:lane_bits]
 
-        beat = Signal(16 - lane_bits)
-        eol = Signal()
-        first = Signal(init=1)
+        m.submodules.beats = beats = self._beats
         m.submodules.lines = lines = LineCounter()
+        first = Signal(init=1)
+        eol = beats.eol
         m.d.comb += [
-            eol.eq(beat == last_pixel[lane_bits:]),
+            beats.step.eq(self.step),
+            beats.last_beat.eq(last_pixel[lane_bits:]),
             lines.ends.eq(self.step & eol),
             lines.last_line.eq(last_line),
         ]
         with m.If(self.step):
-            m.d.sync += [beat.eq(Mux(eol, 0, beat + 1)), first.eq(eol & lines.bottom)]
+            m.d.sync += first.eq(eol & lines.bottom)
         m.d.comb += [
-            self.site.x.eq(beat << lane_bits),
+            self.site.x.eq(beats.beat << lane_bits),
             self.site.y.eq(lines.y),
             self.site.first.eq(first),
             self.site.eol.eq(eol),

@@ -575,6 +575,9 @@ class PictureProof(QueueProof):
         self.lemma(m, fifo.room | (coming <= self._capacity))
         place = RasterOrder(m, "completed", completes[-2], last_column, last_line)
         raster = scatter_inside.submodules.raster.site
+        for counter in (feeder_inside.submodules.beat_counter, scatter_inside.submodules.raster._beats):
+            self.lemma(m, counter._after == (counter.beat + 1)[: len(counter.beat)])
+            self.lemma(m, (settled != 3) | (counter.eol == (counter.beat == last_column)))
         for here in (given, place):
             self.lemma(m, (here.x <= last_column) & (here.y <= last_line))
         self.lemma(m, (raster.x == place.x) & (raster.y == place.y) & (raster.first == place.first))
