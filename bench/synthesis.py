@@ -32,6 +32,7 @@ from amaranth.lib.wiring import In, Out
 from pullback.gen.flow import Device, SynthesisError, tool_versions
 from pullback.gen.synthesis import (
     PLACEMENT,
+    Aim,
     Netlist,
     Route,
     Synthesis,
@@ -49,6 +50,9 @@ from pullback.rtl.pipeline.forward import ForwardUnit
 from pullback.rtl.pipeline.loss import LossUnit
 from pullback.rtl.pipeline.parameters import StageParameters
 from pullback.rtl.pipeline.pipeline import OUTPUT_COTANGENT
+
+INSIST = {"vjp_core.*": 96.0}
+"""MHz that the router insists on, by target. All else aims at 150 MHz, and what it reaches is its figure."""
 
 KEPT = Path(__file__).parent.parent / "docs/figures"
 """Where `bench/table.py` keeps what docs/figures.md was made of."""
@@ -131,10 +135,10 @@ class Table:
         """What there is a result of."""
         return list(self._content["results"])
 
-    def get(self, name: str, stamp: str) -> dict[str, Any]:
-        """The result of a design, empty if there is none of this stamp."""
+    def get(self, name: str, stamp: str, aim: Aim) -> dict[str, Any]:
+        """The result of a design, empty if there is none of this stamp and aim."""
         entry = self._content["results"].get(name, {})
-        return entry if entry.get("stamp") == stamp else {}
+        return entry if (entry.get("stamp"), entry.get("aim")) == (stamp, asdict(aim)) else {}
 
     def put(self, name: str, entry: dict[str, Any]) -> None:
         """Keeps a result, or what went wrong."""
@@ -166,7 +170,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="tools at a time (2)")
     parser.add_argument("--width", type=int, default=1920, help="widest line (1920)")
     parser.add_argument("--lanes", type=int, default=1, help="pixels per clock (1)")
-    parser.add_argument("--frequency", type=float, default=150.0, help="MHz that placement aims at (150)")
+    parser.add_argument(
+        "--frequency", type=float, help="MHz to aim at, without insisting (150, VJP cores 96)"
+    )
     parser.add_argument(
         "--clock", type=float, default=175.0, help="MHz that registers are inserted for (175)"
     )
@@ -187,25 +193,30 @@ def main() -> int:
         "device": str(device),
         "tools": tool_versions(),
         "build": asdict(build),
-        "frequency": options.frequency,
         "placement": PLACEMENT,
     }
     plain = options.lanes == 1 and options.width == 1920
     variant = "" if plain else f"-{options.width}x{options.lanes}"
     table = Table(options.out / f"synthesis{variant}.json", KEPT / f"synthesis{variant}.json", setting)
     work = options.out / f"synthesis{variant}"
+
+    def aim_of(name: str) -> Aim:
+        if options.frequency is not None:
+            return Aim(options.frequency)
+        return next((Aim(mhz, insist=True) for each, mhz in INSIST.items() if fnmatch(name, each)), Aim())
+
     if options.forget:
         for name in table.names:
-            if name not in known or not table.get(name, stamp(known[name]())):
+            if name not in known or not table.get(name, stamp(known[name]()), aim_of(name)):
                 table.drop(name)
                 print(f"{name}: dropped")
         return 0
 
     def one(name: str, pool: ThreadPoolExecutor) -> None:
-        began = time.monotonic()
+        began, aim = time.monotonic(), aim_of(name)
         try:
             mark = stamp(known[name]())
-            before = table.get(name, mark)
+            before = table.get(name, mark, aim)
             routes = [Route(**each) for each in before.get("routes", ())]
             missing = set(range(1, options.seeds + 1)) - {each.seed for each in routes}
             if not missing:
@@ -213,7 +224,7 @@ def main() -> int:
                 return
             component = known[name]()
             made: Netlist = netlist(component, directory=work / name, workers=options.workers)
-            entry: dict[str, Any] = {"stamp": mark, "area": asdict(made.area)}
+            entry: dict[str, Any] = {"stamp": mark, "aim": asdict(aim), "area": asdict(made.area)}
             if isinstance(component, ForwardCore | VJPCore):
                 entry["memory_bits"] = component.memory()
             table.put(name, before or entry)
@@ -225,7 +236,7 @@ def main() -> int:
 
         def place(seed: int) -> None:
             try:
-                result = route(made, seed, frequency=options.frequency, device=device)
+                result = route(made, seed, aim=aim, device=device)
             except SynthesisError as error:
                 table.put(name, {**entry, "error": str(error)})
                 print(f"{name}: {error}", file=sys.stderr, flush=True)

@@ -51,6 +51,7 @@ def synthesis(content: dict[str, Any]) -> str:
             [
                 f"`{name}`",
                 *(str(area[key]) for key in ("lut4", "comb", "ff", "dpr16x4", "ebr", "mult")),
+                f"{entry['aim']['frequency']:g}" + ("!" if entry["aim"]["insist"] else ""),
                 f"**{entry['fmax']:.1f}**",
                 f"{min(clocks):.1f}–{max(clocks):.1f}",
                 str(len(clocks)),
@@ -58,12 +59,26 @@ def synthesis(content: dict[str, Any]) -> str:
             ]
         )
         limits.append(f"| `{name}` | {entry['path']} |")
-    header = ["", "LUT4", "COMB", "FF", "DPR", "EBR", "MULT", "MHz", "range", "seeds", "peer: COMB, MHz"]
+    header = [
+        "",
+        "LUT4",
+        "COMB",
+        "FF",
+        "DPR",
+        "EBR",
+        "MULT",
+        "aim",
+        "MHz",
+        "range",
+        "seeds",
+        "peer: COMB, MHz",
+    ]
     parts = [
         f"## Area and clock\n\n{content['device']}, {build['max_width']} wide, {build['lanes']} pixel(s) per clock, "
-        f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, {content['placement']}, aim "
-        f"{content['frequency']:g} MHz. MHz is the median over the seeds; every unit is measured alone in a harness of "
-        "registers, whose cells are not counted. COMB is nextpnr's count with carry cells and distributed RAM. A "
+        f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, {content['placement']}. Aim: what placement and routing "
+        "aim at, in MHz, with ! where the router insists on it. MHz is the median over the seeds; every unit is "
+        "measured alone in a harness of registers, whose cells are not counted. COMB is nextpnr's count with carry "
+        "cells and distributed RAM. A "
         "peer's figures are of the same tools and part, "
         "for narrower lines and 10 bits.\n\n",
         rows(header, body),

@@ -32,6 +32,7 @@ from .verilog import Port, ports, verilog
 
 __all__ = [
     "PLACEMENT",
+    "Aim",
     "Area",
     "Netlist",
     "Route",
@@ -364,8 +365,29 @@ def _describe(report: dict[str, Any], clock: str) -> str:
     return "no path between registers"
 
 
-def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device | None = None) -> Route:
-    """Places and routes a netlist with one seed, aiming at ``frequency`` MHz.
+@dataclass(frozen=True)
+class Aim:
+    """The clock that place and route aims at.
+
+    Attributes
+    ----------
+    frequency : float
+        MHz.
+    insist : bool
+        The router rips up connections again and again until no path misses the aim. Only for an aim within reach:
+        nextpnr goes on for hundreds of rounds if it is not. Without, a few wires of a large core take a detour that
+        costs the whole core 10 MHz.
+    """
+
+    frequency: float = 150.0
+    insist: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.frequency:g}" + ("-insist" if self.insist else "")
+
+
+def route(made: Netlist, seed: int, *, aim: Aim | None = None, device: Device | None = None) -> Route:
+    """Places and routes a netlist with one seed.
 
     Macros get their sites first, see `macros`. Beside the netlist it leaves nextpnr's report and log; a report that
     is there already is taken as it is.
@@ -375,12 +397,12 @@ def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device 
     SynthesisError
         If nextpnr fails (the design does not fit, for one) or is not there.
     """
-    device = device or Device()
+    device, aim = device or Device(), aim or Aim()
     directory = made.json.parent
-    stem = f"route-{device.size}-{device.package}-{device.speed}-{_PLACER}-{frequency:g}-{seed}"
+    stem = f"route-{device.size}-{device.package}-{device.speed}-{_PLACER}-{aim}-{seed}"
     report_path = directory / f"{stem}.json"
     if not report_path.exists():
-        _place(made, seed, frequency, device, stem)
+        _place(made, seed, aim, device, stem)
     report = json.loads(report_path.read_text())
     if len(report["fmax"]) != 1:
         raise SynthesisError(f"{made.json} has {len(report['fmax'])} clocks with paths; a core has one, clk")
@@ -393,7 +415,7 @@ def route(made: Netlist, seed: int, *, frequency: float = 150.0, device: Device 
     )
 
 
-def _place(made: Netlist, seed: int, frequency: float, device: Device, stem: str) -> None:
+def _place(made: Netlist, seed: int, aim: Aim, device: Device, stem: str) -> None:
     directory = made.json.parent
     pull = Attraction.load(made.attraction)
     chosen = anneal(pull, sites(device, directory), seed)
@@ -405,10 +427,11 @@ def _place(made: Netlist, seed: int, frequency: float, device: Device, stem: str
         *("--package", device.package),
         *("--speed", str(device.speed)),
         *("--json", sited.name),
-        *("--freq", str(frequency)),
+        *("--freq", str(aim.frequency)),
         *("--seed", str(seed)),
         *("--placer", _PLACER),
         *("--router", "router2"),
+        *(["--tmg-ripup"] if aim.insist else []),
         "--timing-allow-fail",
         "--lpf-allow-unconstrained",
         *("--report", f"{stem}.part"),
@@ -426,7 +449,7 @@ def synthesise(
     *,
     directory: Path,
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
-    frequency: float = 150.0,
+    aim: Aim | None = None,
     device: Device | None = None,
     workers: int = 1,
 ) -> Synthesis:
@@ -444,5 +467,5 @@ def synthesise(
     device = device or Device()
     made = netlist(component, directory=directory, workers=workers)
     with ThreadPoolExecutor(workers) as pool:
-        routes = list(pool.map(lambda s: route(made, s, frequency=frequency, device=device), seeds))
+        routes = list(pool.map(lambda s: route(made, s, aim=aim, device=device), seeds))
     return Synthesis(name=name, device=str(device), area=made.packed(routes[0]), routes=tuple(routes))

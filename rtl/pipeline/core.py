@@ -387,7 +387,7 @@ class Core(wiring.Component):
 
         cotangent = loss.o
         for k, (stage, unit) in reversed(list(enumerate(zip(self.pipeline, self.adjoint, strict=True)))):
-            _link(m, f"{stage.name}_cotangent", self._with_decisions(m, k, cotangent), unit.i)
+            _link(m, f"{stage.name}_cotangent", self._with_decisions(m, k, cotangent), unit.i, buffers=2)
             cotangent = unit.o
         self._output(m, control, "gradient", self.adjoint[0].o_pixel, COTANGENT_CONTAINER, cotangent)
         return framers
@@ -433,11 +433,16 @@ def _place(m: Module, name: str, part: _Part) -> _Part:
     return part
 
 
-def _link(m: Module, name: str, source: Any, sink: Any) -> None:
-    """Connects two units through a skid buffer: each then decides by registers, not by what the other decides."""
-    link = _place(m, f"{name}_link", SkidBuffer(source.payload.shape()))
-    wiring.connect(m, source, link.i)
-    wiring.connect(m, link.o, sink)
+def _link(m: Module, name: str, source: Any, sink: Any, *, buffers: int = 1) -> None:
+    """Connects two units through a skid buffer: each then decides by registers, not by what the other decides.
+
+    Through two where the units lie far apart and both decide late: each then has one beside it.
+    """
+    for k in range(buffers):
+        link = _place(m, f"{name}_link_{k}" if k else f"{name}_link", SkidBuffer(source.payload.shape()))
+        wiring.connect(m, source, link.i)
+        source = link.o
+    wiring.connect(m, source, sink)
 
 
 def _plain(members: dict) -> dict:

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from pullback.gen.flow import Device, SynthesisError
 from pullback.gen.synthesis import (
+    Aim,
     Area,
     Route,
     Synthesis,
@@ -73,6 +74,17 @@ def test_area_and_clock_of_an_adder(tmp_path):
     nanoseconds = float(re.search(r"([\d.]+) ns", done.path)[1])
     assert min(r.fmax for r in done.routes) == pytest.approx(1000 / nanoseconds, rel=0.01)
     assert json.loads(json.dumps(done.as_json()))["fmax"] == done.fmax
+
+
+def test_the_router_insists_on_an_aim(tmp_path):
+    made = netlist(Adder(), directory=tmp_path)
+    assert route(made, 1, aim=Aim(200)).fmax > 150
+    assert route(made, 1, aim=Aim(200, insist=True)).fmax >= 200
+    logs = {path.name: path.read_text() for path in tmp_path.glob("route-*.log")}
+    assert sorted(("insist" in name, "tmgfail=0" in log) for name, log in logs.items()) == [
+        (False, False),
+        (True, True),
+    ]
 
 
 def test_a_multiplier_is_one_dsp_block(tmp_path):
