@@ -4,9 +4,10 @@ A component becomes text twice, from one elaboration:
 
 * **plain Verilog** (`verilog`) for synthesis and for people: readable names, one module per part, no
   source paths, so the same design gives the same text on every machine;
-* **SystemVerilog for simulators** (`simulation_verilog`): the same netlist with ``always_comb`` blocks.
-  Plain Verilog writes ``always @*`` with a trigger that only fires under Verilog-2005 rules; under
-  Icarus' ``-g2012`` a combinational block whose inputs never change would stay X for ever.
+* **the copy for simulators** (`simulation_verilog`): the same netlist, whose ``always @*`` blocks have a trigger
+  that fires once at time zero under the rules of every standard. Plain Verilog's fires under Verilog-2005's only:
+  under Icarus' ``-g2012`` a block whose inputs never change would stay X for ever. ``always_comb`` is no way out:
+  in Icarus 11 any such block that runs wakes all others, at best slowly and at worst for ever.
 
 Only the yosys that comes with Amaranth (``amaranth[builtin-yosys]``) is used, never one found on ``PATH``:
 what is generated must not depend on what else is installed.
@@ -133,19 +134,28 @@ _FLAT = ("proc -norom", "flatten", "opt", "memory_collect")
 """One module, constants folded, registers that keep their value under an enable."""
 
 
-def _write(text: str, *options: str, passes: tuple[str, ...] = _READABLE) -> str:
+def _write(text: str, passes: tuple[str, ...] = _READABLE) -> str:
     removed = " ".join(f"-remove {attribute}" for attribute in _INTERNAL)
     script = [
         f"read_rtlil <<rtlil\n{text}\nrtlil",
         *passes,
         f"attrmap {removed}",
         f"attrmap -modattr {removed}",
-        " ".join(["write_verilog", "-norename", *options]),
+        "write_verilog -norename",
     ]
     with _builtin_yosys():
         yosys = find_yosys(lambda version: version >= (0, 40))  # Amaranth 0.5's own bound
         # yosys warns that not every process can be written; Amaranth emits only those that can.
         return _replicated(yosys.run(["-q", "-"], "\n".join(script), ignore_warnings=True))
+
+
+# What yosys has every block of plain Verilog depend on, so that it runs once: `reg trigger = 0;`.
+_TRIGGER = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.MULTILINE)
+
+
+def _triggered(text: str) -> str:
+    """Triggers set by a non-blocking assignment: it comes when every block waits for a change already."""
+    return "// verilator lint_off INITIALDLY\n" + _TRIGGER.sub(r"  reg \1;\n  initial \1 <= 1'h1;", text)
 
 
 # A name with its bit, as often as it follows itself in a concatenation.
@@ -171,9 +181,9 @@ def verilog(component: Component | str, name: str = "core") -> str:
 
 
 def simulation_verilog(component: Component | str, name: str = "core", *, flat: bool = False) -> str:
-    """SystemVerilog for Icarus and Verilator of a component (or of the text that `rtlil` gave).
+    """Verilog for Icarus and Verilator, under any standard, of a component (or of the text that `rtlil` gave).
 
     ``flat`` gives one optimised module that nobody wants to read: a compiled model of it runs a fifth faster.
     """
     text = component if isinstance(component, str) else rtlil(component, name)
-    return _write(text, "-sv", passes=_FLAT if flat else _READABLE)
+    return _triggered(_write(text, passes=_FLAT if flat else _READABLE))

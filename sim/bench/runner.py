@@ -76,7 +76,7 @@ def run_bench(
     Parameters
     ----------
     sources : dict
-        File name -> SystemVerilog (of :func:`pullback.gen.verilog.simulation_verilog`, not plain Verilog).
+        File name -> text (of :func:`pullback.gen.verilog.simulation_verilog`, not plain Verilog).
     module : str
         Import path of the module with the ``@cocotb.test`` functions.
     simulator : str

@@ -20,7 +20,7 @@ from pullback.rtl.stream.fifo import Fifo
 
 
 class Accumulator(wiring.Component):
-    """Every kind of port, a submodule, a memory, and a block whose inputs never change."""
+    """Every kind of port, a submodule, a memory, and a constant."""
 
     def __init__(self):
         super().__init__(
@@ -164,19 +164,56 @@ def test_flat_text_is_one_module():
     assert len(re.findall("^module ", flat(Fifo(8, 4)), re.MULTILINE)) == 1
 
 
-@pytest.mark.parametrize("write", [simulation_verilog, flat])
-def test_simulation_text_escapes_the_x_trap(tmp_path, write):
-    """A block whose inputs never change settles under -g2012, where plain Verilog would leave it X."""
-    (tmp_path / "unit.sv").write_text(write(Accumulator(), "unit"))
-    (tmp_path / "bench.sv").write_text(
-        "module bench; wire [3:0] fixed;"
-        " unit unit(.clk(1'b0), .rst(1'b0), .i__payload(4'd0), .i__valid(1'b0), .o__ready(1'b0),"
-        " .fixed(fixed));"
-        ' initial begin #1 $display("%b", fixed); $finish; end endmodule\n'
+class Blocks(wiring.Component):
+    """Two combinational blocks, one of a register alone, which holds what it starts with while no clock comes."""
+
+    def __init__(self):
+        super().__init__({"i": In(1), "a": Out(4), "b": Out(4)})
+
+    def elaborate(self, platform):
+        m = Module()
+        kept = Signal(init=1)
+        m.d.sync += kept.eq(self.i)
+        for chosen, output in ((kept, self.a), (self.i, self.b)):
+            m.d.comb += output.eq(3)
+            with m.If(chosen):
+                m.d.comb += output.eq(9)
+        return m
+
+
+def run_blocks(folder, text, standard):
+    """What Icarus says of ``Blocks`` after time zero, while ``i`` changes nine times."""
+    # Files in .v: what ends in .sv is SystemVerilog, whatever standard is asked for.
+    (folder / "unit.v").write_text(text)
+    (folder / "bench.v").write_text(
+        "module bench; wire [3:0] a, b; reg i = 0; unit unit(.clk(1'b0), .rst(1'b0), .i(i), .a(a), .b(b));"
+        ' initial begin #1 $display("settled"); repeat (9) #1 i = ~i; #1 $display("%b %b", a, b); $finish; end'
+        " endmodule\n"
     )
-    subprocess.run(["iverilog", "-g2012", "-o", "bench", "bench.sv", "unit.sv"], cwd=tmp_path, check=True)
-    said = subprocess.run(["vvp", "bench"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    assert said.split()[0] == "1001"
+    subprocess.run(["iverilog", standard, "-o", "bench", "bench.v", "unit.v"], cwd=folder, check=True)
+    said = subprocess.run(["vvp", "bench"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return said.partition("settled\n")[2]
+
+
+@pytest.mark.parametrize("standard", ["-g2005", "-g2012"])
+@pytest.mark.parametrize("write", [simulation_verilog, flat])
+def test_simulation_text_escapes_the_x_trap(tmp_path, write, standard):
+    """A block whose inputs never change settles under any standard."""
+    assert run_blocks(tmp_path, write(Blocks(), "unit"), standard).splitlines()[0] == "1001 1001"
+
+
+def test_plain_verilog_is_caught_in_the_x_trap(tmp_path):
+    """Which is why there is a text for simulators."""
+    assert run_blocks(tmp_path, verilog(Blocks(), "unit"), "-g2012").splitlines()[0] == "xxxx 1001"
+
+
+def test_simulation_text_wakes_a_block_when_its_inputs_change_only(tmp_path):
+    """With ``always_comb`` one block that runs wakes all others in Icarus 11, and some cores never come to rest."""
+    text = simulation_verilog(Blocks(), "unit")
+    for block in (r"^  always @\* begin$", r"^  always_comb begin$"):
+        text = re.sub(block, r'\g<0> $display("runs");', text, flags=re.MULTILINE)
+    assert text.count("runs") == 3  # of the two, and of what the register takes next
+    assert run_blocks(tmp_path, text, "-g2012").count("runs") == 18  # two depend on i
 
 
 @pytest.mark.parametrize("name", ["", "2fast", "a-b", "core\n", "a b"])

@@ -117,7 +117,8 @@ def test_generate(tuned, tmp_path, capsys):
     out = tmp_path / "verilog"
     arguments = ["generate", "--config", str(tuned / "tuned.toml"), "--core", "forward", "--out", str(out)]
     assert main(arguments) == 0
-    assert "module isp(" in (out / "isp.v").read_text() and "always_comb" in (out / "isp.sv").read_text()
+    assert "module isp(" in (out / "isp.v").read_text() and "module isp(" in (out / "isp.sv").read_text()
+    assert (out / "isp.v").read_text() != (out / "isp.sv").read_text()
     described = json.loads((out / "isp.json").read_text())
     assert described["ports"]["s_axis_raw_tdata"]["width"] == 16 and described["latency"]["lines"] == 2
     assert [stage["name"] for stage in described["stages"]][2] == "filter_bank"
