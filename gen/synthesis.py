@@ -374,9 +374,9 @@ class Aim:
     frequency : float
         MHz.
     insist : bool
-        The router rips up connections again and again until no path misses the aim. Only for an aim within reach:
-        nextpnr goes on for hundreds of rounds if it is not. Without, a few wires of a large core take a detour that
-        costs the whole core 10 MHz.
+        The router rips up connections again and again until no path misses the aim. Only for an aim within reach: if
+        it is not, nextpnr takes what it has after 1500 rounds, of a second or two each in a VJP core. Without, a few
+        wires of a large core take a detour that costs the whole core 10 MHz.
     """
 
     frequency: float = 150.0
