@@ -106,7 +106,7 @@ class RtlBackend:
         return self._model
 
     def _sources(self) -> tuple[dict[str, str], Mapping[str, Any]]:
-        """SystemVerilog and ports; from the cache if the pipeline is one of ours, whose sources are known."""
+        """Verilog and ports; from the cache if the pipeline is one of ours, whose sources are known."""
 
         def make() -> VJPCore:
             return VJPCore(self._rtl, self._build)

@@ -43,7 +43,7 @@ def generated(
 
     Returns
     -------
-    File name -> SystemVerilog text, and port name -> (direction, width).
+    File name -> Verilog text, and port name -> (direction, width).
     """
 
     def fill(folder: Path) -> None:
