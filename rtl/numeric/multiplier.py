@@ -24,6 +24,9 @@ class Multiplier(wiring.Component):
         ``"generic"``: registers around ``*``, for any target. ``"ecp5"``: one MULT18X18D with its own input,
         pipeline and output registers, which synthesis does not find by itself (an inferred product reaches
         about half the clock).
+    site : str or None
+        Where the block lies on the chip, as nextpnr names the place (``"X4/Y10/MULT18_0"``); None: wherever it is put.
+        Of no meaning to the generic body.
 
     Members
     -------
@@ -42,7 +45,9 @@ class Multiplier(wiring.Component):
     latency = 3
     families = ("generic", "ecp5")
 
-    def __init__(self, a: ShapeLike, b: ShapeLike, family: str = "generic") -> None:
+    def __init__(
+        self, a: ShapeLike, b: ShapeLike, family: str = "generic", *, site: str | None = None
+    ) -> None:
         a, b = Shape.cast(a), Shape.cast(b)
         for name, shape in (("a", a), ("b", b)):
             most = 18 if shape.signed else 17
@@ -53,7 +58,7 @@ class Multiplier(wiring.Component):
                 )
         if family not in self.families:
             raise ValueError(f"multiplier family {family!r} is unknown; give {' or '.join(self.families)}")
-        self._family = family
+        self._family, self._site = family, site
         p = Shape(a.width + b.width, a.signed or b.signed)
         super().__init__({"a": In(a), "b": In(b), "p": Out(p)})
 
@@ -99,6 +104,7 @@ class Multiplier(wiring.Component):
             p_RESETMODE="SYNC",
             p_GSR="DISABLED",
             **registers,
+            **({} if self._site is None else {"a_BEL": self._site}),
             i_SIGNEDA=Const(1, 1),
             i_SIGNEDB=Const(1, 1),
             i_SOURCEA=Const(0, 1),
