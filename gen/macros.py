@@ -74,15 +74,23 @@ class Attraction:
         Type of the site that each needs, ``"DP16KD"`` or ``"MULT18X18D"``.
     weight : int64 [macros, macros]
         Attraction of each pair in units of 1e-4 springs; symmetric, its diagonal zero.
+    bels : tuple of str
+        nextpnr's name of the site that the netlist itself asks for, empty if it asks for none.
     """
 
     cells: tuple[str, ...]
     kinds: tuple[str, ...]
     weight: npt.NDArray[np.int64]
+    bels: tuple[str, ...]
 
     def save(self, path: Path) -> None:
         """Writes it as JSON."""
-        content = {"cells": self.cells, "kinds": self.kinds, "weight": self.weight.tolist()}
+        content = {
+            "cells": self.cells,
+            "kinds": self.kinds,
+            "weight": self.weight.tolist(),
+            "bels": self.bels,
+        }
         path.write_text(json.dumps(content))
 
     @classmethod
@@ -90,7 +98,7 @@ class Attraction:
         """Reads what `save` wrote."""
         content = json.loads(path.read_text())
         weight = np.array(content["weight"], dtype=np.int64).reshape(2 * (len(content["cells"]),))
-        return cls(tuple(content["cells"]), tuple(content["kinds"]), weight)
+        return cls(tuple(content["cells"]), tuple(content["kinds"]), weight, tuple(content["bels"]))
 
 
 def sites(device: Device, directory: Path) -> dict[str, tuple[Site, ...]]:
@@ -187,7 +195,12 @@ def attraction(netlist: Path) -> Attraction:
         held = held - outer.T @ _solve(inner, outer.toarray())
     weight = np.rint(-(held + held.T) / (2 * _UNIT)).astype(np.int64)
     np.fill_diagonal(weight, 0)
-    return Attraction(tuple(macros), tuple(_KINDS[cells[m]["type"]] for m in macros), np.maximum(weight, 0))
+    return Attraction(
+        tuple(macros),
+        tuple(_KINDS[cells[m]["type"]] for m in macros),
+        np.maximum(weight, 0),
+        tuple(cells[m]["attributes"].get("BEL", "") for m in macros),
+    )
 
 
 def _solve(matrix: Any, right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -215,6 +228,8 @@ def anneal(
 ) -> list[Site]:
     """A site for every macro: the sum of attraction times Manhattan distance, made small by simulated annealing.
 
+    A macro for which the netlist itself asks for a site has it and keeps it.
+
     Parameters
     ----------
     available : dict
@@ -227,25 +242,31 @@ def anneal(
     Raises
     ------
     SynthesisError
-        If a type has more macros than sites.
+        If a type has more macros than sites, or the netlist asks for a site that the part lacks or for one twice.
     """
     walk = random.Random(seed)
     taken: dict[Site, int] = {}  # site -> macro
     at: list[Site] = [Site("", 0, 0)] * len(pull.cells)
+    for macro, bel in enumerate(pull.bels):
+        if bel:
+            at[macro] = _asked(pull, macro, available, taken)
+            taken[at[macro]] = macro
+    movable = [macro for macro, bel in enumerate(pull.bels) if not bel]
     for kind in sorted(set(pull.kinds)):
-        mine = [k for k, each in enumerate(pull.kinds) if each == kind]
-        if len(mine) > len(available[kind]):
+        mine = [k for k in movable if pull.kinds[k] == kind]
+        if (count := pull.kinds.count(kind)) > len(available[kind]):
             raise SynthesisError(
-                f"{len(mine)} {kind} are more than the part's {len(available[kind])}; take a larger part or fewer lanes"
+                f"{count} {kind} are more than the part's {len(available[kind])}; take a larger part or fewer lanes"
             )
         middle_x = sum(s.x for s in available[kind]) / len(available[kind])
         middle_y = sum(s.y for s in available[kind]) / len(available[kind])
-        near = sorted(available[kind], key=lambda s: abs(s.x - middle_x) + abs(s.y - middle_y))[: len(mine)]
+        free = [site for site in available[kind] if site not in taken]
+        near = sorted(free, key=lambda s: abs(s.x - middle_x) + abs(s.y - middle_y))[: len(mine)]
         walk.shuffle(near)
         for macro, site in zip(mine, near, strict=True):
             at[macro] = site
             taken[site] = macro
-    if len(at) < 2:
+    if len(at) < 2 or not movable:
         return at
     weight = pull.weight
     x = np.array([s.x for s in at], dtype=np.int64)
@@ -258,10 +279,10 @@ def anneal(
     warm = 0.15 * total / len(at)
     for move in range(moves):
         temperature = warm * (1 - move / moves) ** 3
-        macro = walk.randrange(len(at))
+        macro = movable[walk.randrange(len(movable))]
         here, there = at[macro], walk.choice(available[pull.kinds[macro]])
         other = taken.get(there)
-        if other == macro:
+        if other is not None and (other == macro or pull.bels[other]):
             continue
         change = length(macro, there) - length(macro, here)
         if other is not None:
@@ -277,6 +298,19 @@ def anneal(
             at[other], taken[here] = here, other
             x[other], y[other] = here.x, here.y
     return at
+
+
+def _asked(
+    pull: Attraction, macro: int, available: dict[str, tuple[Site, ...]], taken: dict[Site, int]
+) -> Site:
+    """The site that the netlist asks for."""
+    bel, cell = pull.bels[macro], pull.cells[macro]
+    site = next((s for s in available[pull.kinds[macro]] if s.bel == bel), None)
+    if site is None:
+        raise SynthesisError(f"{cell} asks for the site {bel}, which the part lacks")
+    if site in taken:
+        raise SynthesisError(f"{cell} and {pull.cells[taken[site]]} ask for the same site {bel}")
+    return site
 
 
 def fix_macros(netlist: Path, into: Path, pull: Attraction, chosen: Sequence[Site]) -> None:

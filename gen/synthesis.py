@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +224,10 @@ class _Told:
     stamp: str
 
     @classmethod
-    def of(cls, component: Component) -> _Told:
+    def of(cls, component: Component, apart: str) -> _Told:
         tools = tool_versions()
         core = verilog(component, _CORE)
-        units = _units(core)
+        units = _units(core, apart)
         unit_stamps = {
             name: hashlib.sha256(f"{text}{_UNIT_SCRIPT}{tools}".encode()).hexdigest()
             for name, text in units.items()
@@ -237,19 +238,19 @@ class _Told:
         return cls(units=units, unit_stamps=unit_stamps, texts=texts, stamp=whole)
 
 
-def stamp(component: Component) -> str:
+def stamp(component: Component, *, apart: str = "") -> str:
     """Hash of all that yosys is told of a component, and of the tools' versions: figures of one stamp are the same on
-    every machine.
+    every machine. Parameters are those of `netlist`.
 
     Raises
     ------
     SynthesisError
         If yosys or nextpnr is not installed.
     """
-    return _Told.of(component).stamp
+    return _Told.of(component, apart).stamp
 
 
-def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netlist:
+def netlist(component: Component, *, directory: Path, workers: int = 1, apart: str = "") -> Netlist:
     """Synthesises a component in its harness with yosys' ``synth_ecp5``, ``workers`` of its units at a time.
 
     The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the harness is
@@ -262,12 +263,15 @@ def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netli
     the netlist or a unit of the same text by the same yosys, that is taken as it is; where it holds another netlist,
     its routes are removed.
 
+    Submodules whose own name matches ``apart`` (with * and ?) are units of their own wherever they are: of elements
+    side by side synthesis would merge registers that hold the same, and wire the one that is left across the chip.
+
     Raises
     ------
     SynthesisError
         If yosys fails or is not there.
     """
-    told = _Told.of(component)
+    told = _Told.of(component, apart)
     directory.mkdir(parents=True, exist_ok=True)
     stamped = directory / "netlist.stamp"
     if not stamped.exists() or stamped.read_text() != told.stamp:
@@ -282,7 +286,7 @@ def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netli
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(map_unit, told.units))
-        run_tool("yosys", "-s", "script.ys", directory=directory, log="yosys.log")
+        _run_yosys(told.texts["script.ys"], directory, stem="script", log="yosys.log")
         attraction(directory / _NETLIST).save(directory / _ATTRACTION)
         stamped.write_text(told.stamp)
     modules = json.loads((directory / "cells.json").read_text())["modules"]
@@ -300,14 +304,29 @@ def netlist(component: Component, *, directory: Path, workers: int = 1) -> Netli
 _MODULE = re.compile(r"^(?:\(\*.*\*\)\n)*module (\S+?) ?\(.*?^endmodule$", re.MULTILINE | re.DOTALL)
 
 
-def _units(core: str) -> dict[str, str]:
-    """The parts of a core with all that belongs to each: module name -> Verilog."""
+def _units(core: str, apart: str) -> dict[str, str]:
+    """The parts of a core with all that belongs to each: module name -> Verilog. Units inside one are black boxes."""
     found: dict[str, list[str]] = {}
-    for module in _MODULE.finditer(core):
-        path = module[1].split(".")
+    texts = {module[1]: module[0] for module in _MODULE.finditer(core)}
+    for name, text in texts.items():
+        path = name.split(".")
+        ends = [k + 1 for k, part in enumerate(path) if k > 1 and fnmatchcase(part, apart)]
         if len(path) > 1:
-            found.setdefault(".".join(path[:2]), []).append(module[0])
-    return {name: "\n".join(texts) + "\n" for name, texts in found.items()}
+            found.setdefault(".".join(path[: ends[0] if ends else 2]), []).append(text)
+    for name, parts in list(found.items()):
+        inside = [each for each in found if each.startswith(f"{name}.")]
+        if inside and not any("always @" in part for part in parts):
+            # Wires between units are no unit: on a module without any logic ABC breaks off.
+            del found[name]
+        parts += [_black_box(texts[each]) for each in inside]
+    return {name: "\n".join(parts) + "\n" for name, parts in found.items()}
+
+
+def _black_box(module: str) -> str:
+    """A module's name and ports alone."""
+    header = module[module.index("module ") : module.index(");") + 2]
+    directions = re.findall(r"^  (?:input|output) .*;$", module, re.MULTILINE)
+    return "\n".join(["(* blackbox *)", header, *directions, "endmodule"])
 
 
 # A unit forgets that it was the top: the harness is.
@@ -325,10 +344,21 @@ def _map_unit(name: str, text: str, directory: Path, stamp: str) -> None:
         return
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{stamp}.v").write_text(text)
-    (directory / f"{stamp}.ys").write_text(_UNIT_SCRIPT.format(stamp=stamp, name=name))
-    run_tool("yosys", "-s", f"{stamp}.ys", directory=directory, log=f"{stamp}.log")
+    script = _UNIT_SCRIPT.format(stamp=stamp, name=name)
+    _run_yosys(script, directory, stem=stamp, log=f"{stamp}.log")
     # Under its own name only once it is whole.
     (directory / f"{stamp}.part").rename(directory / f"{stamp}.il")
+
+
+def _run_yosys(script: str, directory: Path, *, stem: str, log: str) -> None:
+    (directory / f"{stem}.ys").write_text(script)
+    try:
+        run_tool("yosys", "-s", f"{stem}.ys", directory=directory, log=log)
+    except SynthesisError:
+        # ABC of yosys 0.70 in WebAssembly breaks off on some modules of many wires, whatever it is told but this: to
+        # look at flip-flops too.
+        (directory / f"{stem}.ys").write_text(script.replace("synth_ecp5", "synth_ecp5 -dff"))
+        run_tool("yosys", "-s", f"{stem}.ys", directory=directory, log=log)
 
 
 def _script(units: Mapping[str, str]) -> str:

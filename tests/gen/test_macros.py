@@ -78,11 +78,11 @@ def test_a_wide_net_pulls_nothing(tmp_path):
 
 
 def test_attraction_is_kept(tmp_path):
-    made = Attraction(("a", "b"), (RAM, MULTIPLIER), np.array([[0, 7], [7, 0]]))
+    made = Attraction(("a", "b"), (RAM, MULTIPLIER), np.array([[0, 7], [7, 0]]), ("", "X1/Y2/Z"))
     made.save(tmp_path / "a.json")
     again = Attraction.load(tmp_path / "a.json")
     assert (again.cells, again.kinds, again.weight.tolist()) == (made.cells, made.kinds, [[0, 7], [7, 0]])
-    none = Attraction((), (), np.zeros((0, 0), dtype=np.int64))
+    none = Attraction((), (), np.zeros((0, 0), dtype=np.int64), ())
     none.save(tmp_path / "a.json")
     assert Attraction.load(tmp_path / "a.json").weight.shape == (0, 0)
     assert anneal(none, {}, 1) == []
@@ -99,7 +99,7 @@ def test_annealing_finds_the_shortest_arrangement(case):
     kinds = (RAM, MULTIPLIER, RAM, MULTIPLIER, RAM)
     random = np.random.default_rng(case)
     half = np.triu(random.integers(0, 50, (5, 5)), 1)
-    pull = Attraction(tuple("abcde"), kinds, half + half.T)
+    pull = Attraction(tuple("abcde"), kinds, half + half.T, ("",) * 5)
 
     def length(arranged):
         return sum(
@@ -122,9 +122,27 @@ def test_annealing_finds_the_shortest_arrangement(case):
 
 
 def test_too_many_macros_are_refused():
-    pull = Attraction(tuple("abcd"), (MULTIPLIER,) * 4, np.zeros((4, 4), dtype=np.int64))
+    pull = Attraction(tuple("abcd"), (MULTIPLIER,) * 4, np.zeros((4, 4), dtype=np.int64), ("",) * 4)
     with pytest.raises(SynthesisError, match=r"4 MULT18X18D are more than the part's 3"):
         anneal(pull, AVAILABLE, 1)
+
+
+def test_a_site_that_the_netlist_asks_for_is_kept():
+    kinds = (RAM, MULTIPLIER, RAM, MULTIPLIER, RAM)
+    weight = np.ones((5, 5), dtype=np.int64) - np.eye(5, dtype=np.int64)
+    bels = ("", "M2", "R9", "", "")
+    for seed in range(4):
+        chosen = anneal(Attraction(tuple("abcde"), kinds, weight, bels), AVAILABLE, seed, moves=500)
+        assert (chosen[1].bel, chosen[2].bel) == ("M2", "R9")
+        assert len(set(chosen)) == 5
+
+
+def test_a_site_that_cannot_be_had_is_refused():
+    weight = np.zeros((2, 2), dtype=np.int64)
+    with pytest.raises(SynthesisError, match=r"b asks for the site R4, which the part lacks"):
+        anneal(Attraction(("a", "b"), (MULTIPLIER,) * 2, weight, ("M2", "R4")), AVAILABLE, 1)
+    with pytest.raises(SynthesisError, match=r"b and a ask for the same site M2"):
+        anneal(Attraction(("a", "b"), (MULTIPLIER,) * 2, weight, ("M2", "M2")), AVAILABLE, 1)
 
 
 @pytest.mark.synthesis

@@ -52,6 +52,43 @@ class Pair(wiring.Component):
         return m
 
 
+class Twins(wiring.Component):
+    """Two adders that hold the same, inside a unit."""
+
+    class Inside(wiring.Component):
+        def __init__(self):
+            super().__init__({"a": In(16), "b": In(16), "s": Out(32)})
+
+        def elaborate(self, platform):
+            m = Module()
+            for k in range(2):
+                m.submodules[f"element_{k}"] = element = Adder()
+                m.d.comb += [
+                    element.a.eq(self.a),
+                    element.b.eq(self.b),
+                    self.s[16 * k : 16 * k + 16].eq(element.s),
+                ]
+            return m
+
+    def __init__(self):
+        super().__init__({"a": In(16), "b": In(16), "s": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.inside = inside = Twins.Inside()
+        m.d.comb += [inside.a.eq(self.a), inside.b.eq(self.b), self.s.eq(inside.s)]
+        return m
+
+
+def test_units_inside_a_unit_stay_apart(tmp_path):
+    merged = netlist(Twins(), directory=tmp_path / "merged")
+    apart = netlist(Twins(), directory=tmp_path / "apart", apart="element_*")
+    assert (merged.area.ff, merged.area.carry) == (16, 8)
+    assert (apart.area.ff, apart.area.carry) == (32, 16)
+    assert route(apart, 1).fmax > 0
+    assert stamp(Twins()) != stamp(Twins(), apart="element_*")
+
+
 def test_units_come_together(tmp_path):
     done = synthesise(Pair(), "pair", directory=tmp_path, seeds=(1,), workers=2)
     assert (done.area.carry, done.area.ff) == (16, 32)
