@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..numeric.multiplier import Multiplier
+from ..stream.ram import BlockRam
 from ..stream.window import BORDERS
 
 __all__ = ["Build"]
@@ -49,8 +49,8 @@ class Build:
                 raise ValueError(f"{what}={getattr(self, what)}; give 1 to 16384 pixels")
         if self.border not in BORDERS:
             raise ValueError(f"border={self.border!r}; choose one of {', '.join(BORDERS)}")
-        if self.family not in Multiplier.families:
-            raise ValueError(f"family={self.family!r}; choose one of {', '.join(Multiplier.families)}")
+        if self.family not in BlockRam.families:
+            raise ValueError(f"family={self.family!r}; choose one of {', '.join(BlockRam.families)}")
 
     @property
     def max_beats(self) -> int:

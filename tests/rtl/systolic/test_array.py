@@ -134,7 +134,7 @@ def test_sums_of_a_drain_too_soon_are_lost():
         ({"operand": 1}, "operand=1; give 2 to 18 bits"),
         ({"operand": 19}, "operand=19; give 2 to 18 bits"),
         ({"band": 13}, "band=13; give 0 to 12"),
-        ({"family": "tin"}, "family='tin'; choose one of generic, ecp5"),
+        ({"family": "tin"}, "family='tin'; choose one of generic, ecp5, gowin"),
         ({"accumulator": 49}, "accumulator=49; give at most 48 bits"),
         (
             {"accumulator": 18},

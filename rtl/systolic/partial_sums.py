@@ -1,0 +1,101 @@
+"""Rows of sums that grow from tile to tile, in RAM."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..stream.delay import delayed
+from ..stream.ram import BlockRam
+
+__all__ = ["PartialSums", "command"]
+
+
+def command(rows: int) -> data.StructLayout:
+    """What becomes of a row: ``o = i + (add ? memory[read] : 0)``, and ``memory[write] = o`` where ``keep``."""
+    row = Shape.cast(range(max(rows, 2)))
+    return data.StructLayout({"add": 1, "read": row, "keep": 1, "write": row})
+
+
+class PartialSums(wiring.Component):
+    """``o = i + (add ? memory[read] : 0)``; ``memory[write] = o`` where ``keep``.
+
+    ``read`` and ``write`` are rows of their own: the first tile of a sum reads the row in which its bias stands, every
+    later one the row that the one before has written. The command of a row comes `lead` clocks before the row, as the
+    RAM takes that long; ``o`` comes one clock after ``i``. A row a clock, no stall. **Contract of the user**: what is
+    read `lead` + 1 clocks after the command that writes it is looked at by nobody; later it is the new row.
+
+    A sum that does not fit wraps, and ``overflow`` says so beside the row.
+
+    Parameters
+    ----------
+    lanes : int
+    rows : int
+        Rows of the memory.
+    narrow, wide : int
+        Bits of a lane of ``i`` and of ``o``, signed.
+    family : str
+        Of the block RAM.
+
+    Members
+    -------
+    command : In(command(rows))
+    i : In(ArrayLayout(signed(narrow), lanes))
+    o : Out(ArrayLayout(signed(wide), lanes))
+    overflow : Out(1)
+        One of the lanes has wrapped.
+
+    Raises
+    ------
+    ValueError
+        If a row that comes is wider than one that leaves, there is no lane or row, or the family is unknown.
+    """
+
+    lead = BlockRam.latency
+    latency = 1
+
+    def __init__(self, lanes: int, rows: int, narrow: int, wide: int, *, family: str = "generic") -> None:
+        if lanes < 1:
+            raise ValueError(f"lanes={lanes}; give at least 1")
+        if not 1 <= narrow <= wide:
+            raise ValueError(f"narrow={narrow}, wide={wide}; give a sum at least the bits of what it adds")
+        if rows < 1:
+            raise ValueError(f"rows={rows}; give at least 1")
+        if family not in BlockRam.families:
+            raise ValueError(f"family={family!r}; choose one of {', '.join(BlockRam.families)}")
+        self._lanes, self._rows, self._narrow, self._wide, self._family = lanes, rows, narrow, wide, family
+        super().__init__(
+            {
+                "command": In(command(rows)),
+                "i": In(data.ArrayLayout(signed(narrow), lanes)),
+                "o": Out(data.ArrayLayout(signed(wide), lanes)),
+                "overflow": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.ram = ram = BlockRam(self._lanes * self._wide, self._rows, family=self._family)
+        add = delayed(m, "add", self.command.add, self.lead)
+        keep = delayed(m, "keep", self.command.keep, self.lead + self.latency, reset=True)
+        write = delayed(m, "write", self.command.write, self.lead + self.latency)
+        before = data.View(data.ArrayLayout(signed(self._wide), self._lanes), ram.read_data)
+        wrapped = []
+        totals = []
+        for k in range(self._lanes):
+            exact = Signal(signed(self._wide + 1), name=f"exact_{k}")
+            total = Signal(signed(self._wide), name=f"total_{k}", reset_less=True)
+            m.d.comb += exact.eq(self.i[k] + Mux(add, before[k], 0))
+            m.d.sync += total.eq(exact)
+            wrapped.append(exact[-1] != exact[-2])
+            totals.append(total)
+        m.d.sync += self.overflow.eq(Cat(wrapped).any())
+        m.d.comb += [
+            ram.read_row.eq(self.command.read),
+            ram.write_row.eq(write),
+            ram.write.eq(keep),
+            ram.write_data.eq(Cat(totals)),
+        ]
+        m.d.comb += [self.o[k].eq(total) for k, total in enumerate(totals)]
+        return m
