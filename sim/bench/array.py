@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pullback.rtl.systolic.build import ArrayBuild
+from pullback.sim.bench.waves import pack
 from pullback.sim.golden.matmul import PRODUCTS
 
-__all__ = ["Tile", "Waves", "distance", "random_tile", "schedule", "unpack"]
+__all__ = ["Tile", "Waves", "distance", "random_tile", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,11 @@ class Waves:
         word = self.build.operand
         lengths = {"h": self.build.rows, "west": self.build.rows, "north": self.build.columns}
 
-        def pack(row: np.ndarray) -> int:
-            return sum((int(x) & ((1 << word) - 1)) << (k * word) for k, x in enumerate(row))
-
         given: dict[str, list[int]] = {}
         for side, length in lengths.items():
             junk = rng.integers(0, 1 << word, (self.clocks, length))
             rows = {**dict(enumerate(junk)), **self.operands[side]}
-            given[side] = [pack(rows[k]) for k in range(self.clocks)]
+            given[side] = [pack(rows[k], word) for k in range(self.clocks)]
         bits = ("load", "keep", "drain", "west")
         told = [self.slots.get(clock, {}) for clock in range(self.clocks)]
         given["slot"] = [sum(slot.get(bit, 0) << k for k, bit in enumerate(bits)) for slot in told]
@@ -156,12 +154,3 @@ def schedule(build: ArrayBuild, tiles: Sequence[Tile], latency: int, *, gaps: Se
             start += distance(build, tiles[k - 1], each) + (gaps[k - 1] if gaps else 0)
         waves.add(each, start, latency, clear=k == 0 or tiles[k - 1].product != "dw" or bool(gaps))
     return waves
-
-
-def unpack(value: int | None, build: ArrayBuild) -> list[int] | None:
-    """A row of results from the bits of the port."""
-    if value is None:
-        return None
-    width = build.accumulator
-    fields = [(value >> (k * width)) & ((1 << width) - 1) for k in range(build.columns)]
-    return [x - ((x >> (width - 1)) << width) for x in fields]

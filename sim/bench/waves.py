@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pullback.sim.bench.runner import run_bench
 
-__all__ = ["play"]
+__all__ = ["pack", "play", "unpack"]
+
+
+def pack(row: Iterable[int], width: int) -> int:
+    """A row of lanes as the bits of a port, lane 0 lowest."""
+    return sum((int(x) & ((1 << width) - 1)) << (k * width) for k, x in enumerate(row))
+
+
+def unpack(bits: int, lanes: int, width: int, *, signed: bool = True) -> list[int]:
+    """The lanes of a port."""
+    fields = [(bits >> (k * width)) & ((1 << width) - 1) for k in range(lanes)]
+    return [x - ((x >> (width - 1)) << width) for x in fields] if signed else fields
 
 
 def play(

@@ -12,14 +12,10 @@ from amaranth.hdl import signed
 from pullback.gen.verilog import simulation_verilog
 from pullback.rtl.systolic.operand_memory import OperandMemory, Rotate
 from pullback.sim.bench.runner import SIMULATORS
-from pullback.sim.bench.waves import play
+from pullback.sim.bench.waves import pack, play
 
 CELL = (Path(__file__).parents[3] / "sim" / "cells" / "ecp5_dp16kd.v").read_text()
 SIZES = [(2, 4, 5), (4, 1, 8), (8, 16, 9), (16, 8, 8), (16, 2, 18)]
-
-
-def pack(row: np.ndarray, width: int) -> int:
-    return sum((int(x) & ((1 << width) - 1)) << (k * width) for k, x in enumerate(row))
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)

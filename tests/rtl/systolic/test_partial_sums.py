@@ -11,13 +11,9 @@ import pytest
 from pullback.gen.verilog import simulation_verilog
 from pullback.rtl.systolic.partial_sums import PartialSums, command
 from pullback.sim.bench.runner import SIMULATORS
-from pullback.sim.bench.waves import play
+from pullback.sim.bench.waves import pack, play
 
 CELL = (Path(__file__).parents[3] / "sim" / "cells" / "ecp5_dp16kd.v").read_text()
-
-
-def pack(row: np.ndarray, width: int) -> int:
-    return sum((int(x) & ((1 << width) - 1)) << (k * width) for k, x in enumerate(row))
 
 
 def wrap(x: np.ndarray, width: int) -> np.ndarray:

@@ -13,22 +13,12 @@ import pytest
 
 from pullback.rtl.systolic.requantise import Requantise, settings
 from pullback.sim.bench.runner import SIMULATORS
-from pullback.sim.bench.waves import play
+from pullback.sim.bench.waves import pack, play, unpack
 from pullback.sim.generated import generated
 from pullback.sim.golden.requantise import Requantisation, requantise, requantise_vjp
 
 LANES = 3
 WIDTHS = [(24, 8), (32, 8), (40, 18), (9, 8)]
-
-
-def pack(rows: np.ndarray, width: int) -> list[int]:
-    """Lanes of a row side by side."""
-    return [sum((int(x) & ((1 << width) - 1)) << (k * width) for k, x in enumerate(row)) for row in rows]
-
-
-def unpack(words: list[int], width: int, *, signed: bool) -> np.ndarray:
-    lanes = np.array([[(word >> (k * width)) & ((1 << width) - 1) for k in range(LANES)] for word in words])
-    return np.where(lanes >> (width - 1), lanes - (1 << width), lanes) if signed else lanes
 
 
 def stimulus(rng: np.random.Generator, total: int, how: Requantisation, rows: int) -> np.ndarray:
@@ -74,8 +64,8 @@ def test_equals_golden(total, code, simulator):
         word = how.shift | how.leak << amount | how.relu << (2 * amount) | how.top << (2 * amount + 1)
         words["how"] += [word] * rows
         words["adjoint"] += [adjoint] * rows
-        words["sums"] += pack(s, total)
-        words["branch_i"] += pack(given, 2)
+        words["sums"] += [pack(row, total) for row in s]
+        words["branch_i"] += [pack(row, 2) for row in given]
         wide = replace(how, bits=62, top=1 << 60)
         if adjoint:
             y, mask = requantise_vjp(s, given, how), None
@@ -98,9 +88,9 @@ def test_equals_golden(total, code, simulator):
         values += [values[-1]] * tail
     sources, _ = generated(f"requantise {LANES} {total} {code}", lambda: Requantise(LANES, total, code))
     shown = play(sources, words, ["codes", "branch_o", "clipped"], simulator)
-    got = unpack(shown["codes"][tail:], code, signed=True)
+    got = [unpack(bits, LANES, code) for bits in shown["codes"][tail:]]
     assert np.array_equal(got, np.concatenate(codes))
-    noted = unpack(shown["branch_o"][tail:], 2, signed=False)
+    noted = [unpack(bits, LANES, 2, signed=False) for bits in shown["branch_o"][tail:]]
     for k, mask in enumerate(masks):
         if mask is not None:
             assert np.array_equal(noted[k * rows : (k + 1) * rows], mask), k
