@@ -1,4 +1,4 @@
-"""What is fixed when an array is built."""
+"""What is fixed when an array is built, and the memories around it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from amaranth.hdl import Shape, signed
 
 from ..numeric.multiplier import Multiplier
+from ..stream.ram import BlockRam
 
-__all__ = ["ArrayBuild"]
+__all__ = ["ArrayBuild", "UnitBuild"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,5 +87,82 @@ class ArrayBuild:
         return row // self.band if self.band else 0
 
     def replace(self, **changes: Any) -> ArrayBuild:
+        """The same build with some options changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitBuild:
+    """An array with the memories around it.
+
+    Parameters
+    ----------
+    array : ArrayBuild
+    memory : int
+        Rows of each of the three operand memories, a power of two; a row has `lanes` operands.
+    sums : int
+        Rows of partial sums, of C sums each.
+    total : int
+        Bits of a partial sum, at least those of a sum inside the mesh.
+    masks : int
+        Rows of C branches that an activation notes for its adjoint.
+    count : int
+        Bits of a loop count.
+    programme : int
+        Words of 32 bits for descriptors.
+    ram : str
+        Family of the block RAM.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    array: ArrayBuild = ArrayBuild()
+    memory: int = 2048
+    sums: int = 512
+    total: int = 32
+    masks: int = 1024
+    count: int = 12
+    programme: int = 512
+    ram: str = "generic"
+
+    def __post_init__(self) -> None:
+        for what, least in (("memory", 2), ("sums", 1), ("masks", 1), ("programme", 32)):
+            value = getattr(self, what)
+            if not least <= value <= 1 << 20:
+                raise ValueError(f"{what}={value}; give {least} to {1 << 20} rows")
+        if self.memory & (self.memory - 1):
+            raise ValueError(f"memory={self.memory} rows; give a power of two")
+        if not self.array.accumulator <= self.total <= 48:
+            raise ValueError(
+                f"total={self.total}; give {self.array.accumulator} (a sum of the mesh) to 48 bits"
+            )
+        if not 4 <= self.count <= 16:
+            raise ValueError(f"count={self.count}; give 4 to 16 bits")
+        if self.ram not in BlockRam.families:
+            raise ValueError(f"ram={self.ram!r}; choose one of {', '.join(BlockRam.families)}")
+
+    @property
+    def lanes(self) -> int:
+        """Operands in a row of memory: the power of two that holds a row and a column of the array."""
+        return 1 << (max(self.array.rows, self.array.columns, 2) - 1).bit_length()
+
+    @property
+    def elements(self) -> int:
+        """Operands in a memory."""
+        return self.memory * self.lanes
+
+    @property
+    def lead(self) -> dict[str, int]:
+        """Clocks by which the stationary operands of a tile come before its first row.
+
+        As many as there are rows of them, and four at least: a partial sum is read four clocks after the tile before
+        has written it.
+        """
+        return {"y": max(self.array.rows, 4), "dx": max(self.array.columns, 4), "dw": 1}
+
+    def replace(self, **changes: Any) -> UnitBuild:
         """The same build with some options changed."""
         return replace(self, **changes)

@@ -87,7 +87,8 @@ class ProcessingElement(wiring.Component):
             return Signal(shape, name=name, reset_less=True)
 
         h, v, v_half = (register(name, build.word) for name in ("h", "v", "v_half"))
-        held = register("held", build.word)
+        # A register that knows nothing until the first tile would make sums unknown that are zero.
+        held = Signal(build.word, name="held")
         early, late = register("early", EARLY), register("late", LATE)
         m.d.sync += [h.eq(self.h_i), early.eq(self.early_i), late.eq(self.late_i), v_half.eq(v)]
         m.d.comb += [self.h_o.eq(h), self.early_o.eq(early), self.late_o.eq(late), self.v_o.eq(v_half)]

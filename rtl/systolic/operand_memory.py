@@ -47,9 +47,14 @@ class Rotate(wiring.Component):
         if lanes < 2 or lanes & (lanes - 1):
             raise ValueError(f"lanes={lanes}; give a power of two, at least 2")
         self._lanes, self._shape = lanes, Shape.cast(shape)
-        self.latency = (lanes.bit_length()) // 2
+        self.latency = self.clocks(lanes)
         row = data.ArrayLayout(self._shape, lanes)
         super().__init__({"i": In(row), "o": Out(row), "by": In(range(lanes)), "on": In(lanes)})
+
+    @staticmethod
+    def clocks(lanes: int) -> int:
+        """The latency of a rotation of so many lanes."""
+        return lanes.bit_length() // 2
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -129,7 +134,7 @@ class OperandMemory(wiring.Component):
         if family not in BlockRam.families:
             raise ValueError(f"family={family!r}; choose one of {', '.join(BlockRam.families)}")
         self._lanes, self._rows, self._shape, self._family = lanes, rows, Shape.cast(shape), family
-        self._turn = Rotate(lanes, shape).latency
+        self._turn = Rotate.clocks(lanes)
         self.read_latency = 1 + BlockRam.latency + self._turn
         self.write_latency = self._turn
         at, row = range(lanes * rows), data.ArrayLayout(self._shape, lanes)

@@ -19,14 +19,14 @@ def command(rows: int) -> data.StructLayout:
 
 
 class PartialSums(wiring.Component):
-    """``o = i + (add ? memory[read] : 0)``; ``memory[write] = o`` where ``keep``.
+    """``o = i + (add ? memory[read] : 0)``; ``memory[write] = given ? rows : o`` where ``keep``.
 
     ``read`` and ``write`` are rows of their own: the first tile of a sum reads the row in which its bias stands, every
     later one the row that the one before has written. The command of a row comes `lead` clocks before the row, as the
     RAM takes that long; ``o`` comes one clock after ``i``. A row a clock, no stall. **Contract of the user**: what is
     read `lead` + 1 clocks after the command that writes it is looked at by nobody; later it is the new row.
 
-    A sum that does not fit wraps, and ``overflow`` says so beside the row.
+    A sum that does not fit wraps, and ``overflow`` says so a clock after the row.
 
     Parameters
     ----------
@@ -43,6 +43,9 @@ class PartialSums(wiring.Component):
     command : In(command(rows))
     i : In(ArrayLayout(signed(narrow), lanes))
     o : Out(ArrayLayout(signed(wide), lanes))
+    given : In(1)
+        What is written in this clock is ``rows``, from outside.
+    rows : In(ArrayLayout(signed(wide), lanes))
     overflow : Out(1)
         One of the lanes has wrapped.
 
@@ -70,6 +73,8 @@ class PartialSums(wiring.Component):
                 "command": In(command(rows)),
                 "i": In(data.ArrayLayout(signed(narrow), lanes)),
                 "o": Out(data.ArrayLayout(signed(wide), lanes)),
+                "given": In(1),
+                "rows": In(data.ArrayLayout(signed(wide), lanes)),
                 "overflow": Out(1),
             }
         )
@@ -88,14 +93,17 @@ class PartialSums(wiring.Component):
             total = Signal(signed(self._wide), name=f"total_{k}", reset_less=True)
             m.d.comb += exact.eq(self.i[k] + Mux(add, before[k], 0))
             m.d.sync += total.eq(exact)
-            wrapped.append(exact[-1] != exact[-2])
+            # The last bit of the carry chain and its neighbour; whether they differ is seen a clock later.
+            top = Signal(name=f"top_{k}", reset_less=True)
+            m.d.sync += top.eq(exact[-1])
+            wrapped.append(top != total[-1])
             totals.append(total)
         m.d.sync += self.overflow.eq(Cat(wrapped).any())
         m.d.comb += [
             ram.read_row.eq(self.command.read),
             ram.write_row.eq(write),
             ram.write.eq(keep),
-            ram.write_data.eq(Cat(totals)),
+            ram.write_data.eq(Mux(self.given, self.rows.as_value(), Cat(totals))),
         ]
         m.d.comb += [self.o[k].eq(total) for k, total in enumerate(totals)]
         return m

@@ -94,12 +94,12 @@ class Requantise(wiring.Component):
         with m.If(both > self._total):
             m.d.comb += lower.eq(self._total)
         upper, lower = delayed(m, "upper", upper, 1), delayed(m, "lower", lower, 1)
-        adjoint = delayed(m, "adjoint", self.adjoint, 1)
-        relu, top = delayed(m, "relu", how.relu, 3), delayed(m, "top", how.top, 3)
-        backward = delayed(m, "backward", adjoint, 2)
+        relu, backward = delayed(m, "relu", how.relu, 3), delayed(m, "backward", self.adjoint, 3)
+        hi = (1 << (self._code - 1)) - 1
+        most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 3)
         clips = []
         for k in range(self._lanes):
-            clips.append(self._lane(m, k, upper, lower, adjoint, relu, top, backward))
+            clips.append(self._lane(m, k, upper, lower, relu, most, backward))
         m.d.sync += self.clipped.eq(Cat(clips).any())
         return m
 
@@ -109,18 +109,20 @@ class Requantise(wiring.Component):
         k: int,
         upper: Value,
         lower: Value,
-        adjoint: Value,
         relu: Value,
-        top: Value,
+        most: Value,
         backward: Value,
     ) -> Value:
         # 1: the branch. 2, 3: shifted, coarsely and finely, with one bit kept for rounding. 4: rounded and clipped.
         total, code = self._total, self._code
         s = Signal(signed(total), name=f"s_{k}", reset_less=True)
-        given = Signal(BRANCH, name=f"given_{k}", reset_less=True)
-        m.d.sync += [s.eq(self.sums[k]), given.eq(self.branch_i[k])]
-        above = Signal(name=f"above_{k}")
-        m.d.comb += above.eq(Mux(adjoint, given.upper, (s > 0)))
+        passed = Signal(name=f"passed_{k}", reset_less=True)
+        above = Signal(name=f"above_{k}", reset_less=True)
+        m.d.sync += [
+            s.eq(self.sums[k]),
+            passed.eq(self.branch_i[k].passes),
+            above.eq(Mux(self.adjoint, self.branch_i[k].upper, self.sums[k] > 0)),
+        ]
         amount = Signal(upper.shape(), name=f"amount_{k}")
         m.d.comb += amount.eq(Mux(above, upper, lower))
         # Twice the sum, so that the bit below the code's lowest one is there for every shift.
@@ -128,18 +130,29 @@ class Requantise(wiring.Component):
         fine = Signal(3, name=f"fine_{k}", reset_less=True)
         doubled = Cat(Const(0, 1), s).as_signed()
         m.d.sync += [coarse.eq(doubled >> Cat(Const(0, 3), amount[3:])), fine.eq(amount[:3])]
-        halves = Signal(signed(total + 1), name=f"halves_{k}", reset_less=True)
-        m.d.sync += halves.eq(coarse >> fine)
+        # What is too wide for any fine shift is known before it; the rest has few bits.
+        near = min(code + 9, total + 1)
+        halves = Signal(signed(near), name=f"halves_{k}", reset_less=True)
+        beyond = Signal(name=f"beyond_{k}", reset_less=True)
+        negative = Signal(name=f"negative_{k}", reset_less=True)
+        m.d.sync += [
+            halves.eq(coarse >> fine),
+            beyond.eq(coarse[near - 1 :].any() & ~coarse[near - 1 :].all()),
+            negative.eq(coarse[-1]),
+        ]
         branch = delayed(m, f"above_{k}", above, 2)
-        passes = delayed(m, f"passes_{k}", given.passes, 2)
+        passes = delayed(m, f"passes_{k}", passed, 2)
 
-        rounded = Signal(signed(total + 1), name=f"rounded_{k}")
-        m.d.comb += rounded.eq((halves + 1) >> 1)
-        lo, hi = -(1 << (code - 1)), (1 << (code - 1)) - 1
+        lo = -(1 << (code - 1))
+        rounded = Signal(signed(code), name=f"rounded_{k}")
         over = Signal(name=f"over_{k}")
         under = Signal(name=f"under_{k}")
-        most = Mux(backward, hi, top)
-        m.d.comb += [over.eq(rounded > most), under.eq(rounded < lo)]
+        # floor(halves / 2 + 1/2) > most, and below lo, without waiting for the sum.
+        m.d.comb += [
+            rounded.eq((halves + 1) >> 1),
+            over.eq(~negative & (beyond | (halves > 2 * most))),
+            under.eq(negative & (beyond | (halves < 2 * lo - 1))),
+        ]
         zero = Mux(backward, ~passes, relu & ~branch)
         y = Signal(signed(code), name=f"y_{k}", reset_less=True)
         m.d.sync += y.eq(Mux(zero, 0, Mux(over, most, Mux(under, lo, rounded))))

@@ -30,12 +30,20 @@ def play(
     simulator: str = "icarus",
     *,
     top: str = "core",
+    gives: Mapping[str, Sequence[int]] | None = None,
+    takes: Sequence[str] = (),
+    seed: int | None = None,
+    until: str | None = None,
 ) -> dict[str, list[int | None]]:
     """Values of the outputs of a design in every clock.
 
     Element k of an input stands at its port during clock k, and element k of an output is what its port shows during
     that clock. Two clocks of reset come before clock 0, with every input at its first value. All lists must be of one
     length; values are the port's bits as an unsigned number, None where one of them is X.
+
+    Streams beside that: the beats of ``gives`` are offered at theirs, those of ``takes`` taken, and what was taken is
+    the value of their name. With a ``seed`` both stall at random, else never. It ends early when the output ``until``
+    has fallen and nothing has been taken since for a while.
 
     Raises
     ------
@@ -51,6 +59,10 @@ def play(
         job = {
             "inputs": {name: [int(v) for v in values] for name, values in inputs.items()},
             "outputs": list(outputs),
+            "gives": {name: [int(v) for v in beats] for name, beats in (gives or {}).items()},
+            "takes": list(takes),
+            "seed": seed,
+            "until": until,
         }
         (Path(scratch) / "job.json").write_text(json.dumps(job))
         run_bench(

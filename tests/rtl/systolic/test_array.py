@@ -51,8 +51,18 @@ def interleaved(rng: np.random.Generator, build: ArrayBuild) -> list[Tile]:
     ]
 
 
-@pytest.mark.parametrize("simulator", SIMULATORS)
-@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize(
+    ("name", "simulator"),
+    [
+        *((name, "icarus") for name in BUILDS),
+        *(
+            pytest.param(
+                name, "verilator", marks=[] if name in ("4x7", "5x3 in bands of two") else pytest.mark.slow
+            )
+            for name in BUILDS
+        ),
+    ],
+)
 def test_products_interleaved(name, simulator):
     build, rng = BUILDS[name], np.random.default_rng(1)
     tiles, latency = interleaved(rng, build), SystolicArray(build).latency

@@ -1,0 +1,231 @@
+"""What becomes of the rows that leave the array: partial sums, codes, branches, and where they go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..stream.delay import delayed
+from ..stream.pixel import Flow
+from ..stream.ram import BlockRam
+from .build import UnitBuild
+from .descriptor import RESULT_LEVELS, ROWS, Beginning, Branches, Kind, Memory, layout
+from .partial_sums import PartialSums
+from .requantise import BRANCH, Requantise
+from .walk import Affine, Loops
+
+__all__ = ["Results"]
+
+_INNER, _OUTER = ROWS, ROWS + 1
+
+
+class Results(wiring.Component):
+    """Rows of sums, each where its descriptor wants it: added to the partial sums, or as codes in a memory.
+
+    A row is announced `PartialSums.lead` clocks before it comes; rows of Y and dX one by one, the R rows of a drain by
+    its first. What is announced belongs to the descriptor whose rows are not all there yet; the next one is taken
+    when they are, and is begun three clocks after its last row, which the `Sequencer` leaves.
+
+    Parameters
+    ----------
+    build : UnitBuild
+
+    Members
+    -------
+    descriptor, offered, taken : In, In, Out
+        As the `Sequencer` has them; one that has no results is taken and left.
+    release : In(1)
+        All that needed it have taken the descriptor.
+    row, drain : In(1)
+    sums : In(ArrayLayout(array.sum, columns))
+        Rows of the array; zeros while no operand moves in it.
+    filled : In(ArrayLayout(signed(total), columns))
+        Rows of FILL.
+    emitted : Out(Flow(ArrayLayout(signed(total), columns)))
+        Rows of EMIT.
+    write_at : Out(range(build.elements))
+    write : Out(build.lanes)
+    write_data : Out(ArrayLayout(array.word, build.lanes))
+    write_to : Out(Memory)
+        Codes for a memory; NONE where there are none.
+    result : Out(1)
+        In this clock codes leave, or sums of dW are written.
+    overflow, clipped : Out(1)
+        In this clock a partial sum wrapped; a code saturated.
+
+    Attributes
+    ----------
+    latency : int
+        Clocks from the announcement of a row to its codes.
+    """
+
+    _before = PartialSums.lead + PartialSums.latency
+    latency = _before + Requantise.latency
+
+    def __init__(self, build: UnitBuild) -> None:
+        self._build = build
+        array = build.array
+        wide = data.ArrayLayout(signed(build.total), array.columns)
+        super().__init__(
+            {
+                "descriptor": In(layout(build)),
+                "offered": In(1),
+                "taken": Out(1),
+                "release": In(1),
+                "row": In(1),
+                "drain": In(1),
+                "sums": In(data.ArrayLayout(array.sum, array.columns)),
+                "filled": In(wide),
+                "emitted": Out(Flow(wide)),
+                "write_at": Out(range(build.elements)),
+                "write": Out(build.lanes),
+                "write_data": Out(data.ArrayLayout(array.word, build.lanes)),
+                "write_to": Out(Memory, init=Memory.NONE),  # pyright: ignore[reportCallIssue]
+                "result": Out(1),
+                "overflow": Out(1),
+                "clipped": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        build = self._build
+        now: Any = Signal(self.descriptor.result.shape())
+        kind: Any = Signal(Kind)
+        begin, step, done = Signal(), Signal(), Signal()
+
+        # The descriptor.
+        empty, takes = Signal(init=1), Signal()
+        without = self.descriptor.kind == Kind.STORE
+        m.d.comb += takes.eq(empty & self.offered & ~self.taken)
+        m.d.sync += begin.eq(takes & ~without)
+        with m.If(self.release):
+            m.d.sync += self.taken.eq(0)
+        with m.Elif(takes):
+            m.d.sync += self.taken.eq(1)
+        with m.If(takes):
+            m.d.sync += [now.eq(self.descriptor.result), kind.eq(self.descriptor.kind), empty.eq(without)]
+        with m.Elif(done):
+            m.d.sync += empty.eq(1)
+
+        # A step for every row that is announced.
+        left = Signal(range(build.array.rows))
+        with m.If(self.drain):
+            m.d.sync += left.eq(build.array.rows - 1)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        m.submodules.loops = loops = Loops(RESULT_LEVELS, build.count)
+        m.d.comb += [
+            step.eq(self.row | self.drain | (left != 0)),
+            loops.rest.eq(now.rest),
+            loops.begin.eq(begin),
+            loops.step.eq(step),
+            done.eq(step & loops.last.all()),
+        ]
+
+        sums = self._sums(m, now, kind, loops, begin, step)
+        writes = self._codes(m, now, kind, loops, begin, step, sums)
+        m.d.comb += self.result.eq(
+            writes | delayed(m, "dw", step & (kind == Kind.DW), self._before, reset=True)
+        )
+        return m
+
+    def _sums(self, m: Module, now: Any, kind: Any, loops: Loops, begin: Value, step: Value) -> PartialSums:
+        """Rows of the array, or from outside, on top of what their row of partial sums has or a row of biases."""
+        build = self._build
+        row, bias = Signal(range(build.sums)), Signal(range(build.sums))
+        dw = kind == Kind.DW
+        tile_ends = loops.last[:ROWS].all()
+        with m.If(begin):
+            m.d.sync += [row.eq(now.sums.start), bias.eq(now.sums.bias)]
+        with m.Elif(step):
+            m.d.sync += [
+                row.eq(Mux(tile_ends & ~dw, now.sums.start, row + 1)),
+                bias.eq(bias + (tile_ends & loops.last[_INNER])),
+            ]
+        first = loops.first[_INNER] | dw
+        m.submodules.sums = sums = PartialSums(
+            build.array.columns, build.sums, build.array.accumulator, build.total, family=build.ram
+        )
+        m.d.comb += [
+            sums.command.add.eq(~first | (now.sums.begin != Beginning.ZERO)),
+            sums.command.read.eq(Mux(first & (now.sums.begin == Beginning.BIAS), bias, row)),
+            sums.command.write.eq(row),
+            sums.command.keep.eq(step & (dw | ~loops.last[_INNER] | now.keep)),
+        ]
+        m.d.comb += [
+            sums.i.eq(self.sums),
+            sums.given.eq(delayed(m, "fills", kind == Kind.FILL, self._before)),
+            sums.rows.eq(self.filled),
+            self.emitted.valid.eq(delayed(m, "emits", step & (kind == Kind.EMIT), self._before, reset=True)),
+            self.emitted.payload.eq(sums.o),
+            self.overflow.eq(
+                sums.overflow & delayed(m, "adds", step & (kind != Kind.FILL), self._before + 1, reset=True)
+            ),
+        ]
+        return sums
+
+    def _codes(
+        self,
+        m: Module,
+        now: data.View,
+        kind: Value,
+        loops: Loops,
+        begin: Value,
+        step: Value,
+        sums: PartialSums,
+    ) -> Value:
+        """Whole sums to codes, and the branches of the activation: noted, or taken. Whether codes leave."""
+        build = self._build
+        columns = build.array.columns
+
+        def address(name: str, nest: Any, width: int) -> Value:
+            m.submodules[name] = walk = Affine(RESULT_LEVELS, width)
+            m.d.comb += [
+                walk.start.eq(nest.start),
+                walk.delta.eq(nest.delta),
+                walk.begin.eq(begin),
+                walk.step.eq(step),
+                walk.level.eq(loops.level),
+            ]
+            return walk.o
+
+        m.submodules.requantise = requantise = Requantise(columns, build.total, build.array.operand)
+        m.submodules.branches_ram = ram = BlockRam(columns * BRANCH.size, build.masks, family=build.ram)
+        takes = now.branches.use == Branches.TAKE
+        m.d.comb += [
+            requantise.how.eq(delayed(m, "how", now.how.as_value(), self._before)),
+            requantise.adjoint.eq(delayed(m, "takes", takes, self._before)),
+            requantise.sums.eq(sums.o),
+            requantise.branch_i.eq(ram.read_data),
+        ]
+        whole = Signal()
+        m.d.comb += whole.eq(step & loops.last[_INNER] & ~now.keep & (kind != Kind.DW))
+        notes = delayed(m, "notes", whole & (now.branches.use == Branches.NOTE), self.latency, reset=True)
+        number = Mux(loops.last[_OUTER], now.codes.tail, now.codes.whole)
+        nearly, number, to = (
+            delayed(m, name, value, self.latency - 1, reset=True)
+            for name, value in (("whole", whole), ("number", number), ("to", now.codes.to.as_value()))
+        )
+        writes = Signal()
+        m.d.sync += [
+            writes.eq(nearly & (to != Memory.NONE)),
+            self.write.eq(Mux(nearly, Cat(k < number for k in range(build.lanes)), 0)),
+            self.write_to.eq(Mux(nearly, to, Memory.NONE)),
+        ]
+        codes_at = address("codes", now.codes, len(self.write_at))
+        branches_at = address("branches", now.branches, len(ram.read_row))
+        behind = self.latency - Affine.latency
+        m.d.comb += [
+            ram.read_row.eq(branches_at),
+            ram.write_row.eq(delayed(m, "branches_at", branches_at, behind)),
+            ram.write_data.eq(requantise.branch_o),
+            ram.write.eq(notes),
+            self.write_at.eq(delayed(m, "codes_at", codes_at, behind)),
+            self.clipped.eq(requantise.clipped & writes),
+        ]
+        m.d.comb += [self.write_data[k].eq(requantise.codes[k]) for k in range(columns)]
+        return writes

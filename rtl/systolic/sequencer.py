@@ -1,0 +1,319 @@
+"""Which operands enter the array in which clock: descriptors to addresses and slots."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from .build import UnitBuild
+from .descriptor import INNER, ROWS, Kind, Memory, layout
+from .skew import SLOT
+from .walk import Affine, Loops
+
+__all__ = ["Sequencer"]
+
+_LEVELS = ROWS + INNER + 1
+_SEGMENT, _OUTER = ROWS, ROWS + INNER
+
+
+def _product(kind: Value) -> Value:
+    return (kind == Kind.Y) | (kind == Kind.DX) | (kind == Kind.DW)
+
+
+class _Walk(wiring.Component):
+    """One descriptor after another: taken when it is offered and the one before has ended; begun a clock later.
+
+    Members
+    -------
+    descriptor, offered : In
+    release : In(1)
+        The descriptor that was taken is gone.
+    took : Out(1)
+        It is taken, and not gone.
+    go : In(1)
+        A row in this clock. ``at`` is its address a clock later.
+    done : In(1)
+        The descriptor ends with this clock.
+    ready : Out(1)
+        Rows may come.
+    turn : Out(1)
+        Changes with every descriptor.
+    kind, fence, source, tile : Out
+        Of the descriptor.
+    tile_ends, all_ends : Out(1)
+        The present row is the last one of its tile, of the descriptor.
+    on : Out(build.lanes)
+        Operands of the present row that count.
+    """
+
+    def __init__(self, build: UnitBuild, *, leads: bool) -> None:
+        self._build, self._leads = build, leads
+        super().__init__(
+            {
+                "descriptor": In(layout(build)),
+                "offered": In(1),
+                "release": In(1),
+                "took": Out(1),
+                "go": In(1),
+                "done": In(1),
+                "empty": Out(1, init=1),  # pyright: ignore[reportCallIssue]
+                "ready": Out(1),
+                "turn": Out(1),
+                "kind": Out(Kind),
+                "fence": Out(1),
+                "source": Out(Memory),
+                "tile": Out(build.count),
+                "tile_ends": Out(1),
+                "all_ends": Out(1),
+                "on": Out(build.lanes),
+                "at": Out(range(build.elements)),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        build, array = self._build, self._build.array
+        part = self.descriptor.v if self._leads else self.descriptor.h
+        nest, inner = Signal(part.shape(), name="nest"), Signal(self.descriptor.inner.shape(), name="inner")
+        begin = Signal()
+        takes = Signal()
+        m.d.comb += takes.eq(self.empty & self.offered & ~self.took)
+        m.d.sync += begin.eq(takes)
+        with m.If(self.release):
+            m.d.sync += self.took.eq(0)
+        with m.Elif(takes):
+            m.d.sync += self.took.eq(1)
+        with m.If(takes):
+            m.d.sync += [
+                nest.eq(part),
+                inner.eq(self.descriptor.inner),
+                self.kind.eq(self.descriptor.kind),
+                self.fence.eq(self.descriptor.fence),
+                self.turn.eq(~self.turn),
+                self.empty.eq(0),
+            ]
+        with m.If(begin):
+            m.d.sync += self.ready.eq(1)
+        with m.If(self.done):
+            m.d.sync += [self.ready.eq(0), self.empty.eq(1)]
+
+        m.submodules.loops = loops = Loops(_LEVELS, build.count)
+        m.submodules.address = address = Affine(_LEVELS, self.at.shape().width)
+        m.d.comb += [
+            Cat(loops.rest.as_value()).eq(Cat(nest.rest.as_value(), inner.as_value())),
+            loops.begin.eq(begin),
+            loops.step.eq(self.go),
+            address.start.eq(nest.start),
+            address.delta.eq(nest.delta),
+            address.begin.eq(begin),
+            address.step.eq(self.go),
+            address.level.eq(loops.level),
+            self.at.eq(address.o),
+            self.tile_ends.eq(loops.last[:ROWS].all()),
+            self.all_ends.eq(loops.last.all()),
+        ]
+        tail = Signal(build.lanes)
+        m.d.sync += tail.eq(Cat(k < nest.tail for k in range(build.lanes)))
+        if self._leads:
+            whole = Mux(self.kind == Kind.DX, (1 << array.rows) - 1, (1 << array.columns) - 1)
+            m.d.comb += [self.on.eq(Mux(loops.last[_OUTER], tail, whole)), self.tile.eq(nest.tile)]
+        else:
+            whole = Mux(_product(self.kind), (1 << array.rows) - 1, (1 << build.lanes) - 1)
+            m.d.comb += [self.on.eq(Mux(loops.last[_SEGMENT], tail, whole)), self.source.eq(nest.source)]
+        return m
+
+
+class Sequencer(wiring.Component):
+    """Tiles of one descriptor after another, as closely as :class:`~pullback.rtl.systolic.array.SystolicArray` allows.
+
+    Two walks, each an address a clock: **v** reads what is stationary (rows of W, the last one first) or dY of dW,
+    **h** the rows that move. v leads: it begins a tile when h will have ended the one before, and h follows
+    ``build.lead`` clocks later. So the operands of the next tile are read while the present one is computed, and
+    between tiles of a descriptor no clock is lost but the one in which the sums of dW leave.
+
+    Between two descriptors two clocks of h are lost; after dW three and those the mesh needs, R and before dX R - 2
+    more. A descriptor with a ``fence`` waits until all rows have ``landed``. EMIT and FILL wait until it is ``quiet``:
+    their rows do not pass through the array and would overtake others.
+
+    What leaves in one clock belongs together: addresses, operands that count, the slot.
+
+    Parameters
+    ----------
+    build : UnitBuild
+
+    Members
+    -------
+    descriptor : In(layout(build))
+    offered : In(1)
+        There is a descriptor.
+    taken : Out(1)
+        Both walks have taken it.
+    release : In(1)
+        All that needed it have taken it: it is gone a clock later.
+    quiet, landed : In(1)
+        No row is in the array or behind it; no row at all is on its way to a memory.
+    stores, emits, fills : In(1)
+        A row of such a job may go in this clock.
+    kind, v_kind : Out(Kind)
+        Of h and of v.
+    h_at, v_at : Out(range(build.elements))
+    h_on, v_on : Out(build.lanes)
+    slot : Out(SLOT)
+    row : Out(1)
+        h is a row that gives a row of results.
+    drain : Out(1)
+        R rows of results come of this slot.
+    other : Out(1)
+        A row of a job that is no product.
+    source : Out(Memory)
+        Of rows that are stored.
+    active : Out(1)
+        A descriptor has not ended.
+    moves : Out(1)
+        h is a row of a product, and no padding.
+    weights, blocked : Out(1)
+        h waits for what is stationary; for the outside.
+    """
+
+    def __init__(self, build: UnitBuild) -> None:
+        self._build = build
+        at = range(build.elements)
+        super().__init__(
+            {
+                "descriptor": In(layout(build)),
+                "offered": In(1),
+                "taken": Out(1),
+                "release": In(1),
+                "quiet": In(1),
+                "landed": In(1),
+                "stores": In(1),
+                "emits": In(1),
+                "fills": In(1),
+                "kind": Out(Kind),
+                "v_kind": Out(Kind),
+                "h_at": Out(at),
+                "v_at": Out(at),
+                "h_on": Out(build.lanes),
+                "v_on": Out(build.lanes),
+                "slot": Out(SLOT),
+                "row": Out(1),
+                "drain": Out(1),
+                "other": Out(1),
+                "source": Out(Memory),
+                "active": Out(1),
+                "moves": Out(1),
+                "weights": Out(1),
+                "blocked": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.v = v = _Walk(self._build, leads=True)
+        m.submodules.h = h = _Walk(self._build, leads=False)
+        for walk in (v, h):
+            m.d.comb += [
+                walk.descriptor.eq(self.descriptor),
+                walk.offered.eq(self.offered),
+                walk.release.eq(self.release),
+            ]
+        m.d.comb += [self.taken.eq(v.took & h.took), self.active.eq(~v.empty | ~h.empty)]
+        dx, dw = v.kind == Kind.DX, v.kind == Kind.DW
+
+        # The tile of h: its rows come without a gap, and those after the nest's last one are empty.
+        begins = Signal()  # its first row comes in the next clock
+        running, left, padding = Signal(), Signal(self._build.count), Signal()
+        ends = Signal()
+        m.d.comb += ends.eq(running & (left == 0))
+        with m.If(begins):
+            m.d.sync += [running.eq(1), left.eq(v.tile), padding.eq(0)]
+        with m.Elif(running):
+            m.d.sync += left.eq(left - 1)
+            with m.If(left == 0):
+                m.d.sync += running.eq(0)
+            with m.If(h.tile_ends):
+                m.d.sync += padding.eq(1)
+        over = Signal()
+        with m.If(h.done):
+            m.d.sync += over.eq(0)
+        with m.Elif(h.go & h.all_ends):
+            m.d.sync += over.eq(1)
+        # Rows of other jobs come as the outside lets them.
+        may = Signal()
+        with m.Switch(h.kind):
+            with m.Case(Kind.STORE):
+                m.d.comb += may.eq(self.stores & (~h.fence | self.landed))
+            with m.Case(Kind.EMIT):
+                m.d.comb += may.eq(self.emits & self.quiet)
+            with m.Case(Kind.FILL):
+                m.d.comb += may.eq(self.fills & self.quiet)
+        product = _product(h.kind)
+        other = h.ready & may
+        m.d.comb += [
+            h.go.eq(Mux(product, running & ~padding, other)),
+            h.done.eq(Mux(product, ends & (over | h.all_ends), other & h.all_ends)),
+        ]
+
+        # v may begin when what h has left takes no longer than v leads by, so that h goes on without a gap.
+        lead = self._build.lead
+        within, fresh, after_stationary = Signal(), Signal(init=1), Signal()
+
+        def left_at_most(fewer: int) -> Value:
+            """Whether in the next clock h has at most the lead, less some, rows left."""
+            return ~running | Mux(dx, left <= lead["dx"] - fewer, left <= lead["y"] - fewer)
+
+        again, anew = Signal(), Signal()
+        with m.If(begins):
+            m.d.sync += [again.eq(Mux(dx, v.tile < lead["dx"], v.tile < lead["y"])), anew.eq(0)]
+        with m.Else():
+            m.d.sync += [again.eq(left_at_most(0)), anew.eq(left_at_most(2))]
+        # While the last sums of dW leave, v of the mesh cannot come from the west.
+        array = self._build.array
+        wait = max(array.rows - 2, array.rows - array.columns, 0)
+        settling = Signal(range(wait + 1))
+        drains = Signal()
+        m.d.sync += drains.eq(ends & (h.kind == Kind.DW))
+        with m.If(ends & (h.kind == Kind.DW)):
+            m.d.sync += settling.eq(wait)
+        with m.Elif(settling != 0):
+            m.d.sync += settling.eq(settling - 1)
+        alone = (v.turn == h.turn) & h.ready & ~running & (~v.fence | self.landed) & ~(dx & (settling != 0))
+        first = Mux(after_stationary & ~dw & ~v.fence, anew, alone)
+        starts, skips = Signal(), Signal()
+        m.d.comb += [
+            skips.eq(v.ready & ~_product(v.kind)),
+            starts.eq(v.ready & ~skips & ~within & Mux(fresh, first, Mux(dw, ~running, again))),
+            v.go.eq(starts | within),
+            v.done.eq((v.go & v.all_ends) | skips),
+            begins.eq(Mux(dw, starts, v.go & v.tile_ends)),
+        ]
+        with m.If(v.go):
+            m.d.sync += within.eq(~v.tile_ends)
+        with m.If(v.done):
+            m.d.sync += [fresh.eq(1), after_stationary.eq(~dw & ~skips)]
+        with m.Elif(starts):
+            m.d.sync += fresh.eq(0)
+
+        # A clock later, beside the addresses.
+        first_row = Signal()
+        m.d.sync += [
+            first_row.eq(begins),
+            self.kind.eq(h.kind),
+            self.v_kind.eq(v.kind),
+            self.h_on.eq(Mux(h.go, h.on, 0)),
+            self.v_on.eq(v.on),
+            self.slot.load.eq(running & (first_row | (h.kind == Kind.DW))),
+            self.slot.keep.eq(running & (h.kind == Kind.DW)),
+            self.slot.drain.eq(drains | (starts & dw)),
+            self.slot.west.eq(v.go & dx),
+            self.row.eq(running & (h.kind != Kind.DW)),
+            self.drain.eq(drains),
+            self.other.eq(other),
+            self.moves.eq(running & ~padding),
+            self.weights.eq(~running & v.go & ~dw),
+            self.blocked.eq(h.ready & ~product & ~may),
+            self.source.eq(h.source),
+        ]
+        m.d.comb += [self.h_at.eq(h.at), self.v_at.eq(v.at)]
+        return m

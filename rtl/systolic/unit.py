@@ -1,0 +1,276 @@
+"""The array with its memories: programmes in, rows of operands in, rows of results out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from amaranth.hdl import Array, Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..stream.delay import delayed
+from ..stream.fifo import FlowFifo
+from .array import SystolicArray
+from .build import UnitBuild
+from .descriptor import WORD, Kind, Memory
+from .operand_memory import OperandMemory
+from .partial_sums import PartialSums
+from .programme import Programme
+from .results import Results
+from .sequencer import Sequencer
+
+__all__ = ["EVENTS", "ArrayUnit", "load"]
+
+EVENTS = data.StructLayout({"row": 1, "result": 1, "weights": 1, "starved": 1, "blocked": 1})
+"""What happens in a clock. ``row``: a row of operands is read for a product; ``result``: codes, or sums of dW, are
+written; ``weights``: no row, as what is stationary is still on its way; ``starved``: there is no descriptor yet;
+``blocked``: a row that leaves finds no room, or one that comes in is not there."""
+
+
+def load(build: UnitBuild) -> data.StructLayout:
+    """A run of operands for a memory: ``memory[at + k] = row[k]`` where ``on[k]``."""
+    return data.StructLayout(
+        {
+            "to": Memory,
+            "at": range(build.elements),
+            "on": build.lanes,
+            "row": data.ArrayLayout(build.array.word, build.lanes),
+        }
+    )
+
+
+def _leaving(shape: ShapeLike, flight: int) -> FlowFifo:
+    """Catches rows that come so many clocks after they were asked for, a row a clock."""
+    flight += 2
+    return FlowFifo(shape, 2 * flight + 3, flight)
+
+
+class ArrayUnit(wiring.Component):
+    """Runs a programme of matrix products on three memories: activations, cotangents, weights.
+
+    =========  ======================  =========================  =======================
+    job        h                       v                          results
+    =========  ======================  =========================  =======================
+    Y = X W    activations             weights                    codes, or partial sums
+    dX         cotangents              weights                    codes, or partial sums
+    dW         activations             cotangents                 partial sums
+    STORE      any memory                                         leave at ``stored``
+    EMIT                                                          partial sums leave at ``emitted``
+    FILL                                                          partial sums come from ``filled``
+    =========  ======================  =========================  =======================
+
+    All addresses are affine (:mod:`~pullback.rtl.systolic.descriptor`), so the patches of a convolution are read where
+    the picture stands. Rows loaded while a programme runs wait for results, which cannot.
+
+    Parameters
+    ----------
+    build : UnitBuild
+    site : callable
+        As :class:`~pullback.rtl.systolic.mesh.Mesh`.
+
+    Members
+    -------
+    write, write_row, write_data : In
+        Words of the programme.
+    go, start : In
+        Runs the descriptors from word ``start`` on; only while not ``busy``.
+    busy : Out(1)
+        Until all results stand in memory.
+    load : In(stream.Signature(load(build)))
+    stored : Out(stream.Signature(ArrayLayout(array.word, lanes)))
+    filled : In(stream.Signature(ArrayLayout(signed(total), columns)))
+        A row in five clocks at most.
+    emitted : Out(stream.Signature(ArrayLayout(signed(total), columns)))
+    events : Out(EVENTS)
+    counts : Out(ArrayLayout(unsigned(32), 6))
+        Clocks of each event since ``go``, in the order of `EVENTS`, and of ``busy``.
+    overflow, clipped : Out(1)
+        Since ``go``: a partial sum wrapped; a code saturated.
+
+    Attributes
+    ----------
+    flight : int
+        Clocks after which the results of a row, or of a drain, stand in memory.
+    """
+
+    def __init__(
+        self, build: UnitBuild, *, site: Callable[[int, int], str | None] = lambda r, c: None
+    ) -> None:
+        self._build, self._site = build, site
+        self._array = SystolicArray(build.array, site=site)
+        self._memories = {
+            memory: OperandMemory(build.lanes, build.memory, build.array.word, family=build.ram)
+            for memory in (Memory.ACTIVATIONS, Memory.COTANGENTS, Memory.WEIGHTS)
+        }
+        some = self._memories[Memory.WEIGHTS]
+        self._read = some.read_latency
+        self.flight = (
+            self._read
+            + self._array.latency
+            + build.array.rows
+            + Results.latency
+            - PartialSums.lead
+            + some.write_latency
+            + 2
+        )
+        words = range(build.programme)
+        wide = data.ArrayLayout(signed(build.total), build.array.columns)
+        super().__init__(
+            {
+                "write": In(1),
+                "write_row": In(words),
+                "write_data": In(WORD),
+                "go": In(1),
+                "start": In(words),
+                "busy": Out(1),
+                "load": In(stream.Signature(load(build))),
+                "stored": Out(stream.Signature(data.ArrayLayout(build.array.word, build.lanes))),
+                "filled": In(stream.Signature(wide)),
+                "emitted": Out(stream.Signature(wide)),
+                "events": Out(EVENTS),
+                "counts": Out(data.ArrayLayout(unsigned(32), EVENTS.size + 1)),
+                "overflow": Out(1),
+                "clipped": Out(1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        build, array = self._build, self._array
+        rows, columns = build.array.rows, build.array.columns
+        m.submodules.programme = programme = Programme(build)
+        m.submodules.sequencer = sequencer = Sequencer(build)
+        m.submodules.array = array
+        m.submodules.results = results = Results(build)
+        for memory, ram in self._memories.items():
+            m.submodules[memory.name.lower()] = ram
+        activations, cotangents, weights = self._memories.values()
+
+        took = sequencer.taken & results.taken
+        m.d.comb += [
+            programme.write.eq(self.write),
+            programme.write_row.eq(self.write_row),
+            programme.write_data.eq(self.write_data),
+            programme.go.eq(self.go),
+            programme.start.eq(self.start),
+            programme.taken.eq(took),
+            sequencer.release.eq(took),
+            results.release.eq(took),
+        ]
+        for part in (sequencer, results):
+            m.d.comb += [part.descriptor.eq(programme.descriptor), part.offered.eq(programme.offered)]
+
+        # Operands.
+        reads_weights = sequencer.other & (sequencer.source == Memory.WEIGHTS)
+        h_from_cotangents = (sequencer.kind == Kind.DX) | (
+            (sequencer.kind == Kind.STORE) & (sequencer.source == Memory.COTANGENTS)
+        )
+        m.d.comb += [
+            activations.read_at.eq(sequencer.h_at),
+            activations.read_on.eq(sequencer.h_on),
+            cotangents.read_at.eq(Mux(h_from_cotangents, sequencer.h_at, sequencer.v_at)),
+            cotangents.read_on.eq(Mux(h_from_cotangents, sequencer.h_on, sequencer.v_on)),
+            weights.read_at.eq(Mux(reads_weights, sequencer.h_at, sequencer.v_at)),
+            weights.read_on.eq(Mux(reads_weights, sequencer.h_on, sequencer.v_on)),
+        ]
+        turned = delayed(m, "h_from_cotangents", h_from_cotangents, self._read)
+        north = delayed(m, "north_from_cotangents", sequencer.v_kind == Kind.DW, self._read)
+        m.d.comb += array.slot.eq(delayed(m, "slot", sequencer.slot.as_value(), self._read, reset=True))
+        # What is stored must not move through the array: its sums are zero when nothing is computed.
+        moves = delayed(m, "moves", sequencer.row | sequencer.slot.keep, self._read)
+        for r in range(rows):
+            m.d.comb += [
+                array.h[r].eq(Mux(moves, Mux(turned, cotangents.o[r], activations.o[r]), 0)),
+                array.west[r].eq(weights.o[r]),
+            ]
+        for c in range(columns):
+            m.d.comb += array.north[c].eq(Mux(north, cotangents.o[c], weights.o[c]))
+
+        # Results.
+        announced = self._read + array.latency - PartialSums.lead
+        m.d.comb += [
+            results.row.eq(
+                delayed(m, "row", sequencer.row, announced, reset=True)
+                | (sequencer.other & (sequencer.kind != Kind.STORE))
+            ),
+            results.drain.eq(delayed(m, "drain", sequencer.drain, announced, reset=True)),
+            results.sums.eq(array.o),
+        ]
+        ready = []
+        for memory, ram in self._memories.items():
+            mine = results.write_to == memory
+            m.d.comb += [
+                ram.write_at.eq(Mux(mine, results.write_at, self.load.payload.at)),
+                ram.write_data.eq(Mux(mine, results.write_data, self.load.payload.row)),
+            ]
+            with m.If(mine):
+                m.d.comb += ram.write.eq(results.write)
+            with m.Elif(self.load.valid & (self.load.payload.to == memory)):
+                m.d.comb += ram.write.eq(self.load.payload.on)
+            ready.append(~mine)
+        m.d.comb += self.load.ready.eq(Array([*ready, 1])[self.load.payload.to.as_value()])
+
+        # Rows that leave.
+        source = delayed(m, "source", sequencer.source.as_value(), self._read)
+        stored = sequencer.other & (sequencer.kind == Kind.STORE)
+        m.submodules.store = store = _leaving(self.stored.payload.shape(), self._read)
+        m.submodules.emit = emit = _leaving(
+            self.emitted.payload.shape(), PartialSums.lead + PartialSums.latency
+        )
+        m.d.comb += [
+            store.i.valid.eq(delayed(m, "stored", stored, self._read, reset=True)),
+            store.i.payload.eq(Mux(source[1], weights.o, Mux(source[0], cotangents.o, activations.o))),
+            sequencer.stores.eq(store.room),
+            emit.i.valid.eq(results.emitted.valid),
+            emit.i.payload.eq(results.emitted.payload),
+            sequencer.emits.eq(emit.room),
+        ]
+        wiring.connect(m, store.o, wiring.flipped(self.stored))
+        wiring.connect(m, emit.o, wiring.flipped(self.emitted))
+
+        # Rows that come in: the next one when the one before has been added.
+        fills = sequencer.other & (sequencer.kind == Kind.FILL)
+        pause = Signal(3)
+        m.d.sync += pause.eq(Mux(sequencer.fills, 4, Mux(pause == 0, 0, pause - 1)))
+        m.d.comb += [
+            sequencer.fills.eq(self.filled.valid & (pause == 0)),
+            results.filled.eq(self.filled.payload),
+            self.filled.ready.eq(
+                delayed(m, "fills", fills, PartialSums.lead + PartialSums.latency, reset=True)
+            ),
+        ]
+
+        # Rows of the array are longer on their way than those that do not pass through it.
+        through, beside = Signal(range(self.flight + 1)), Signal(range(self.flight + 1))
+        quiet, landed = Signal(init=1), Signal(init=1)
+        enters, passes = sequencer.row | sequencer.drain, sequencer.other & (sequencer.kind != Kind.STORE)
+        m.d.sync += [
+            through.eq(Mux(enters, self.flight, Mux(through == 0, 0, through - 1))),
+            beside.eq(
+                Mux(passes, Results.latency + cotangents.write_latency, Mux(beside == 0, 0, beside - 1))
+            ),
+            quiet.eq((through == 0) & ~enters),
+            landed.eq((through == 0) & (beside == 0) & ~enters & ~passes),
+            self.busy.eq(self.go | programme.running | sequencer.active | ~landed),
+        ]
+        m.d.comb += [sequencer.quiet.eq(quiet), sequencer.landed.eq(landed)]
+        starved = programme.running & ~programme.offered & ~sequencer.active
+        m.d.sync += [
+            self.events.row.eq(sequencer.moves),
+            self.events.weights.eq(sequencer.weights),
+            self.events.blocked.eq(sequencer.blocked),
+            self.events.starved.eq(starved),
+        ]
+        m.d.comb += self.events.result.eq(results.result)
+        for k, event in enumerate([*self.events.as_value(), self.busy]):
+            with m.If(self.go):
+                m.d.sync += self.counts[k].eq(0)
+            with m.Elif(event):
+                m.d.sync += self.counts[k].eq(self.counts[k] + 1)
+        for name in ("overflow", "clipped"):
+            flag = getattr(self, name)
+            with m.If(self.go):
+                m.d.sync += flag.eq(0)
+            with m.Elif(getattr(results, name)):
+                m.d.sync += flag.eq(1)
+        return m
