@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             1,
         )
     except RuntimeError as error:
-        from pullback.sim.model import BuildFailed
+        from pullback.sim.library import BuildFailed
         from pullback.sim.toolchain import ToolMissing
 
         if isinstance(error, typer.Exit):

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .build import UnitBuild
 from .descriptor import Kind, Memory
 from .tiler import Fields, Matrix, Nest, accumulating, stationary, tiles
 
-__all__ = ["Picture", "Taps", "dw", "dx", "y"]
+__all__ = ["Part", "Picture", "Taps", "dw", "dx", "gradient", "weights", "y"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,59 @@ class Taps:
         return Matrix(at, tiles(inputs, d)[0] * self.height * self.width * d, d, d)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A job, and the pixels of which it makes results: those of these pictures, lines and columns."""
+
+    fields: Fields
+    pictures: slice
+    lines: slice
+    columns: slice
+
+    @classmethod
+    def of(
+        cls, fields: Fields, part: tuple[int, int, int, int], place: tuple[int, int] = (0, 0), stride: int = 1
+    ) -> Part:
+        """Of pixels that are ``stride`` apart, from ``place`` on."""
+        b, number, line, lines = part
+        first = place[0] + line * stride
+        return cls(
+            fields,
+            slice(b, b + number),
+            slice(first, first + lines * stride, stride),
+            slice(place[1], None, stride),
+        )
+
+
+def weights(build: UnitBuild, taps: Taps, w: np.ndarray) -> np.ndarray:
+    """The rows of W as :meth:`Taps.matrix` has them, of [h, w, channels, outputs] or depthwise [h, w, channels]."""
+    if not taps.depthwise:
+        return w.reshape(-1, w.shape[-1])
+    d = taps.diagonal(build)
+    padded = np.pad(w, ((0, 0), (0, 0), (0, -w.shape[2] % d))).reshape(*w.shape[:2], -1, d)
+    return np.einsum("ijgc,ce->gijce", padded, np.eye(d, dtype=w.dtype)).reshape(-1, d)
+
+
+def gradient(build: UnitBuild, taps: Taps, rows: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
+    """dW in the shape of W, of the rows of partial sums that :func:`dw` leaves."""
+    r, c = build.array.rows, build.array.columns
+    if taps.depthwise:
+        d = taps.diagonal(build)
+        groups = rows.reshape(-1, taps.height, taps.width, r, c)
+        own = np.stack([groups[..., k, k] for k in range(d)], -1)  # group, line, tap, channel of it
+        return own.transpose(1, 2, 0, 3).reshape(taps.height, taps.width, -1)[..., :inputs]
+    # Without dilation the segments run through the taps of a line.
+    run, runs = (
+        (taps.width * inputs, taps.height) if taps.dilation == 1 else (inputs, taps.height * taps.width)
+    )
+    found = rows.reshape(tiles(outputs, c)[0], runs, tiles(run, r)[0] * r, c)[:, :, :run]
+    return (
+        found.transpose(1, 2, 0, 3)
+        .reshape(runs * run, -1)[:, :outputs]
+        .reshape(taps.height, taps.width, inputs, outputs)
+    )
+
+
 def _check(build: UnitBuild, taps: Taps, x: Picture, o: Picture, w: Matrix) -> None:
     x.inside(build.elements, "the picture")
     o.inside(build.elements, "the result")
@@ -197,7 +252,7 @@ def _side_by_side(build: UnitBuild, taps: Taps, channels: int) -> tuple[int, int
     return (*tiles(channels, step), step)
 
 
-def y(build: UnitBuild, taps: Taps, x: Picture, w: Matrix, o: Picture, **result: Any) -> list[Fields]:
+def y(build: UnitBuild, taps: Taps, x: Picture, w: Matrix, o: Picture, **result: Any) -> list[Part]:
     """Jobs of ``Y = conv(X, W)``. W: rows in the order tap line, tap, channel. ``result``: as of `stationary`; where
     partial sums are needed the jobs share those from ``sums["start"]`` on.
     """
@@ -209,21 +264,20 @@ def y(build: UnitBuild, taps: Taps, x: Picture, w: Matrix, o: Picture, **result:
     w_nest = Nest(w.at, (w.stride,), [w.stride * n for n in w_rows], whole if taps.depthwise else step)
     corner = x.pixel(-taps.padding, -taps.padding)
     jobs = []
-    for part in _parts(o, _room(build, inner, result)):
+    for part in _parts(o, _room(build, inner, outer, result)):
         start, rows = _rows(x, corner, taps.stride, part)
         o_start, o_rows = _rows(o, o.pixel(0, 0), 1, part)
-        jobs.append(
-            stationary(
-                build, Kind.Y, Nest(start, rows, strides, step if taps.depthwise else 0), w_nest,
-                Nest(o_start, o_rows, outer=step),
-                rows=(o.width, part[3], part[1]), inner=inner, outer=outer, segment=segment, tail=tail, whole=step,
-                **_noting(o, part, {"to": Memory.ACTIVATIONS} | result),
-            )
+        fields = stationary(
+            build, Kind.Y, Nest(start, rows, strides, step if taps.depthwise else 0), w_nest,
+            Nest(o_start, o_rows, outer=step),
+            rows=(o.width, part[3], part[1]), inner=inner, outer=outer, segment=segment, tail=tail, whole=step,
+            **_noting(o, part, {"to": Memory.ACTIVATIONS} | result),
         )  # fmt: skip
+        jobs.append(Part.of(fields, part))
     return jobs
 
 
-def dx(build: UnitBuild, taps: Taps, dy: Picture, w: Matrix, o: Picture, **result: Any) -> list[Fields]:
+def dx(build: UnitBuild, taps: Taps, dy: Picture, w: Matrix, o: Picture, **result: Any) -> list[Part]:
     """Jobs of the adjoint with respect to X: ``o`` has its shape.
 
     Pixels that have the same place within a stride see the same taps; there is a job for each such place.
@@ -261,18 +315,17 @@ def dx(build: UnitBuild, taps: Taps, dy: Picture, w: Matrix, o: Picture, **resul
                 (w_segment, xs.step * w_taps * w.stride, ys.step * w_lines * w.stride), across,
             )  # fmt: skip
             h_inner = (array.rows, xs.move * dy.channels, ys.move * dy.line)
-            for part in _parts(some, _room(build, inner, result)):
+            for part in _parts(some, _room(build, inner, outer, result)):
                 start, rows = _rows(dy, dy.pixel(ys.at, xs.at), 1, part)
                 o_start, o_rows = _rows(o, o.pixel(a, c), taps.stride, part)
-                jobs.append(
-                    stationary(
-                        build, Kind.DX, Nest(start, rows, h_inner, step if taps.depthwise else 0), w_nest,
-                        Nest(o_start, o_rows, outer=step),
-                        rows=(some.width, part[3], part[1]), inner=inner, outer=outer,
-                        segment=0 if none else segment, tail=tail, whole=step,
-                        **_noting(o, part, {"to": Memory.COTANGENTS} | result, (a, c), taps.stride),
-                    )
+                fields = stationary(
+                    build, Kind.DX, Nest(start, rows, h_inner, step if taps.depthwise else 0), w_nest,
+                    Nest(o_start, o_rows, outer=step),
+                    rows=(some.width, part[3], part[1]), inner=inner, outer=outer,
+                    segment=0 if none else segment, tail=tail, whole=step,
+                    **_noting(o, part, {"to": Memory.COTANGENTS} | result, (a, c), taps.stride),
                 )  # fmt: skip
+                jobs.append(Part.of(fields, part, (a, c), taps.stride))
     return jobs
 
 
@@ -303,11 +356,15 @@ def dw(
     return jobs
 
 
-def _room(build: UnitBuild, inner: Sequence[int], result: Fields) -> int:
+def _room(build: UnitBuild, inner: Sequence[int], outer: int, result: Fields) -> int:
     """Rows that a job may have."""
-    several = inner[0] * inner[1] * inner[2] > 1 or result.get("keep", False)
-    sums = build.sums - (result.get("sums") or {}).get("start", 0) if several else 1 << build.count
-    return min(sums, 1 << build.count)
+    keep = result.get("keep", False)
+    free = build.sums - (result.get("sums") or {}).get("start", 0)
+    if keep:
+        free //= outer
+    elif inner[0] * inner[1] * inner[2] == 1:
+        free = 1 << build.count
+    return min(free, 1 << build.count)
 
 
 def _noting(

@@ -49,7 +49,7 @@ class Kind(enum.Enum, shape=unsigned(3)):
     STORE = 3
     """Rows of a memory leave."""
     EMIT = 4
-    """Rows of partial sums leave, or become codes."""
+    """Rows of partial sums leave, or become codes; or rows of branches leave."""
     FILL = 5
     """Rows that come from outside become partial sums: biases, or sums to go on with."""
 

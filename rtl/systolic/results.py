@@ -25,7 +25,7 @@ _INNER, _OUTER = ROWS, ROWS + 1
 class Results(wiring.Component):
     """Rows of sums, each where its descriptor wants it: added to the partial sums, or as codes in a memory.
 
-    A row is announced `PartialSums.lead` clocks before it comes; rows of Y and dX one by one, the R rows of a drain by
+    A row is announced `lead` clocks before it comes; rows of Y and dX one by one, the R rows of a drain by
     its first. What is announced belongs to the descriptor whose rows are not all there yet; the next one is taken
     when they are, and is begun three clocks after its last row, which the `Sequencer` leaves.
 
@@ -45,7 +45,7 @@ class Results(wiring.Component):
     filled : In(ArrayLayout(signed(total), columns))
         Rows of FILL.
     emitted : Out(Flow(ArrayLayout(signed(total), columns)))
-        Rows of EMIT.
+        Rows of EMIT: of partial sums, or of branches where it takes these.
     write_at : Out(range(build.elements))
     write : Out(build.lanes)
     write_data : Out(ArrayLayout(array.word, build.lanes))
@@ -58,12 +58,14 @@ class Results(wiring.Component):
 
     Attributes
     ----------
-    latency : int
-        Clocks from the announcement of a row to its codes.
+    lead, latency : int
+        Clocks from the announcement of a row to the row, and to its codes.
     """
 
-    _before = PartialSums.lead + PartialSums.latency
-    latency = _before + Requantise.latency
+    _before = PartialSums.lead + PartialSums.latency  # from a step of the loops to the sum
+    _behind = _before + Requantise.latency  # and to the codes
+    lead = 1 + PartialSums.lead
+    latency = 1 + _behind
 
     def __init__(self, build: UnitBuild) -> None:
         self._build = build
@@ -118,8 +120,8 @@ class Results(wiring.Component):
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
         m.submodules.loops = loops = Loops(RESULT_LEVELS, build.count)
+        m.d.sync += step.eq(self.row | self.drain | (left != 0))
         m.d.comb += [
-            step.eq(self.row | self.drain | (left != 0)),
             loops.rest.eq(now.rest),
             loops.begin.eq(begin),
             loops.step.eq(step),
@@ -136,16 +138,20 @@ class Results(wiring.Component):
     def _sums(self, m: Module, now: Any, kind: Any, loops: Loops, begin: Value, step: Value) -> PartialSums:
         """Rows of the array, or from outside, on top of what their row of partial sums has or a row of biases."""
         build = self._build
-        row, bias = Signal(range(build.sums)), Signal(range(build.sums))
+        row, base, bias = (Signal(range(build.sums), name=name) for name in ("row", "base", "bias"))
         dw = kind == Kind.DW
         tile_ends = loops.last[:ROWS].all()
+        whole_ends = tile_ends & loops.last[_INNER]
         with m.If(begin):
-            m.d.sync += [row.eq(now.sums.start), bias.eq(now.sums.bias)]
+            m.d.sync += [row.eq(now.sums.start), base.eq(now.sums.start), bias.eq(now.sums.bias)]
         with m.Elif(step):
+            # Tiles that add up have the same rows; sums side by side too, unless they stay.
             m.d.sync += [
-                row.eq(Mux(tile_ends & ~dw, now.sums.start, row + 1)),
-                bias.eq(bias + (tile_ends & loops.last[_INNER])),
+                row.eq(Mux(tile_ends & ~(dw | (whole_ends & now.keep)), base, row + 1)),
+                bias.eq(bias + whole_ends),
             ]
+            with m.If(whole_ends & now.keep):
+                m.d.sync += base.eq(row + 1)
         first = loops.first[_INNER] | dw
         m.submodules.sums = sums = PartialSums(
             build.array.columns, build.sums, build.array.accumulator, build.total, family=build.ram
@@ -160,8 +166,6 @@ class Results(wiring.Component):
             sums.i.eq(self.sums),
             sums.given.eq(delayed(m, "fills", kind == Kind.FILL, self._before)),
             sums.rows.eq(self.filled),
-            self.emitted.valid.eq(delayed(m, "emits", step & (kind == Kind.EMIT), self._before, reset=True)),
-            self.emitted.payload.eq(sums.o),
             self.overflow.eq(
                 sums.overflow & delayed(m, "adds", step & (kind != Kind.FILL), self._before + 1, reset=True)
             ),
@@ -193,21 +197,25 @@ class Results(wiring.Component):
             ]
             return walk.o
 
+        takes = now.branches.use == Branches.TAKE
+        taken = delayed(m, "takes", takes, self._before)
         m.submodules.requantise = requantise = Requantise(columns, build.total, build.array.operand)
         m.submodules.branches_ram = ram = BlockRam(columns * BRANCH.size, build.masks, family=build.ram)
-        takes = now.branches.use == Branches.TAKE
         m.d.comb += [
             requantise.how.eq(delayed(m, "how", now.how.as_value(), self._before)),
-            requantise.adjoint.eq(delayed(m, "takes", takes, self._before)),
+            requantise.adjoint.eq(taken),
             requantise.sums.eq(sums.o),
             requantise.branch_i.eq(ram.read_data),
+            self.emitted.valid.eq(delayed(m, "emits", step & (kind == Kind.EMIT), self._before, reset=True)),
         ]
+        for k in range(columns):
+            m.d.comb += self.emitted.payload[k].eq(Mux(taken, requantise.branch_i[k].as_value(), sums.o[k]))
         whole = Signal()
         m.d.comb += whole.eq(step & loops.last[_INNER] & ~now.keep & (kind != Kind.DW))
-        notes = delayed(m, "notes", whole & (now.branches.use == Branches.NOTE), self.latency, reset=True)
+        notes = delayed(m, "notes", whole & (now.branches.use == Branches.NOTE), self._behind, reset=True)
         number = Mux(loops.last[_OUTER], now.codes.tail, now.codes.whole)
         nearly, number, to = (
-            delayed(m, name, value, self.latency - 1, reset=True)
+            delayed(m, name, value, self._behind - 1, reset=True)
             for name, value in (("whole", whole), ("number", number), ("to", now.codes.to.as_value()))
         )
         writes = Signal()
@@ -218,7 +226,7 @@ class Results(wiring.Component):
         ]
         codes_at = address("codes", now.codes, len(self.write_at))
         branches_at = address("branches", now.branches, len(ram.read_row))
-        behind = self.latency - Affine.latency
+        behind = self._behind - Affine.latency
         m.d.comb += [
             ram.read_row.eq(branches_at),
             ram.write_row.eq(delayed(m, "branches_at", branches_at, behind)),

@@ -35,8 +35,8 @@ class _Walk(wiring.Component):
         A row in this clock. ``at`` is its address a clock later.
     done : In(1)
         The descriptor ends with this clock.
-    ready : Out(1)
-        Rows may come.
+    ready, moves : Out(1)
+        Rows may come; those of a product.
     turn : Out(1)
         Changes with every descriptor.
     kind, fence, source, tile : Out
@@ -59,6 +59,7 @@ class _Walk(wiring.Component):
                 "done": In(1),
                 "empty": Out(1, init=1),  # pyright: ignore[reportCallIssue]
                 "ready": Out(1),
+                "moves": Out(1),
                 "turn": Out(1),
                 "kind": Out(Kind),
                 "fence": Out(1),
@@ -94,9 +95,9 @@ class _Walk(wiring.Component):
                 self.empty.eq(0),
             ]
         with m.If(begin):
-            m.d.sync += self.ready.eq(1)
+            m.d.sync += [self.ready.eq(1), self.moves.eq(_product(self.kind))]
         with m.If(self.done):
-            m.d.sync += [self.ready.eq(0), self.empty.eq(1)]
+            m.d.sync += [self.ready.eq(0), self.moves.eq(0), self.empty.eq(1)]
 
         m.submodules.loops = loops = Loops(_LEVELS, build.count)
         m.submodules.address = address = Affine(_LEVELS, self.at.shape().width)
@@ -132,7 +133,7 @@ class Sequencer(wiring.Component):
     ``build.lead`` clocks later. So the operands of the next tile are read while the present one is computed, and
     between tiles of a descriptor no clock is lost but the one in which the sums of dW leave.
 
-    Between two descriptors two clocks of h are lost; after dW three and those the mesh needs, R and before dX R - 2
+    Between two descriptors two clocks of h are lost; after dW four and those the mesh needs, R and before dX R - 2
     more. A descriptor with a ``fence`` waits until all rows have ``landed``. EMIT and FILL wait until it is ``quiet``:
     their rows do not pass through the array and would overtake others.
 
@@ -166,8 +167,8 @@ class Sequencer(wiring.Component):
         R rows of results come of this slot.
     other : Out(1)
         A row of a job that is no product.
-    source : Out(Memory)
-        Of rows that are stored.
+    h_from : Out(Memory)
+        What h reads; not the weights but for rows that are stored.
     active : Out(1)
         A descriptor has not ended.
     moves : Out(1)
@@ -200,7 +201,7 @@ class Sequencer(wiring.Component):
                 "row": Out(1),
                 "drain": Out(1),
                 "other": Out(1),
-                "source": Out(Memory),
+                "h_from": Out(Memory),
                 "active": Out(1),
                 "moves": Out(1),
                 "weights": Out(1),
@@ -278,15 +279,24 @@ class Sequencer(wiring.Component):
             m.d.sync += settling.eq(wait)
         with m.Elif(settling != 0):
             m.d.sync += settling.eq(settling - 1)
-        alone = (v.turn == h.turn) & h.ready & ~running & (~v.fence | self.landed) & ~(dx & (settling != 0))
-        first = Mux(after_stationary & ~dw & ~v.fence, anew, alone)
+        # Looked at a clock late: whoever waits for h to be alone loses a clock, and none is lost between others.
+        alone, chains, accumulates = Signal(), Signal(), Signal()
+        m.d.sync += [
+            alone.eq(
+                (v.turn == h.turn) & h.ready & ~running & (~v.fence | self.landed) & ~(dx & (settling != 0))
+            ),
+            chains.eq(after_stationary & ~dw & ~v.fence),
+            accumulates.eq(dw),
+        ]
         starts, skips = Signal(), Signal()
         m.d.comb += [
-            skips.eq(v.ready & ~_product(v.kind)),
-            starts.eq(v.ready & ~skips & ~within & Mux(fresh, first, Mux(dw, ~running, again))),
+            skips.eq(v.ready & ~v.moves),
+            starts.eq(
+                v.moves & ~within & Mux(fresh, Mux(chains, anew, alone), Mux(accumulates, ~running, again))
+            ),
             v.go.eq(starts | within),
             v.done.eq((v.go & v.all_ends) | skips),
-            begins.eq(Mux(dw, starts, v.go & v.tile_ends)),
+            begins.eq(Mux(accumulates, starts, v.go & v.tile_ends)),
         ]
         with m.If(v.go):
             m.d.sync += within.eq(~v.tile_ends)
@@ -313,7 +323,13 @@ class Sequencer(wiring.Component):
             self.moves.eq(running & ~padding),
             self.weights.eq(~running & v.go & ~dw),
             self.blocked.eq(h.ready & ~product & ~may),
-            self.source.eq(h.source),
+            self.h_from.eq(
+                Mux(
+                    product,
+                    Mux(h.kind == Kind.DX, Memory.COTANGENTS, Memory.ACTIVATIONS),
+                    Mux(other, h.source, 0),
+                )
+            ),
         ]
         m.d.comb += [self.h_at.eq(h.at), self.v_at.eq(v.at)]
         return m

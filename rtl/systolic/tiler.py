@@ -18,6 +18,7 @@ __all__ = [
     "dw",
     "dx",
     "emit",
+    "emit_branches",
     "fill",
     "stationary",
     "store",
@@ -110,7 +111,7 @@ def stationary(
     distance from one stationary row to the next. ``segment``, ``tail``: operands of a row that count in the last
     segment, and results in the last of the sums side by side, ``whole`` in the others (all columns). ``sums``:
     ``start``, where the partial sums lie if there are several tiles, and ``begin`` and ``bias``. ``keep``: leave them
-    there.
+    there, those side by side behind each other.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def stationary(
     m = rows[0] * rows[1] * rows[2]
     together = inner[0] * inner[1] * inner[2]
     if together > 1 or keep:
-        _inside("partial sums", sums.get("start", 0), m, build.sums)
+        _inside("partial sums", sums.get("start", 0), m * outer if keep else m, build.sums)
     if sums.get("begin", Beginning.ZERO) == Beginning.BIAS:
         _inside("partial sums", sums.get("bias", 0), outer, build.sums)
     noted = branches or Nest(0, (1, rows[0], rows[0] * rows[1]), outer=m)
@@ -283,6 +284,17 @@ def _passing(build: UnitBuild, kind: Kind, start: int, rows: int, begin: Beginni
 def emit(build: UnitBuild, start: int, rows: int) -> Fields:
     """Rows of partial sums out."""
     return _passing(build, Kind.EMIT, start, rows, Beginning.SUMS, keep=False)
+
+
+def emit_branches(build: UnitBuild, start: int, rows: int) -> Fields:
+    """Rows of branches out: of every element two bits, as `requantise` of the golden model has them."""
+    if rows < 1:
+        raise ValueError(f"{rows} rows of branches; give at least 1")
+    _inside("branches", start, rows, build.masks)
+    fields = _passing(build, Kind.EMIT, 0, 1, Beginning.ZERO, keep=False)
+    rest = _rests((rows, 1, 1))
+    branches = {"use": Branches.TAKE} | Nest(start, (1, 0, 0), (0,)).fields(build.masks, [rows, 1, 1, 1, 1])
+    return fields | {"h": {"rest": rest}, "result": fields["result"] | {"rest": rest, "branches": branches}}
 
 
 def fill(build: UnitBuild, start: int, rows: int) -> Fields:

@@ -55,7 +55,7 @@ class ArrayUnit(wiring.Component):
     dX         cotangents              weights                    codes, or partial sums
     dW         activations             cotangents                 partial sums
     STORE      any memory                                         leave at ``stored``
-    EMIT                                                          partial sums leave at ``emitted``
+    EMIT                                                          partial sums, or branches, leave at ``emitted``
     FILL                                                          partial sums come from ``filled``
     =========  ======================  =========================  =======================
 
@@ -79,7 +79,7 @@ class ArrayUnit(wiring.Component):
     load : In(stream.Signature(load(build)))
     stored : Out(stream.Signature(ArrayLayout(array.word, lanes)))
     filled : In(stream.Signature(ArrayLayout(signed(total), columns)))
-        A row in five clocks at most.
+        A row in six clocks at most.
     emitted : Out(stream.Signature(ArrayLayout(signed(total), columns)))
     events : Out(EVENTS)
     counts : Out(ArrayLayout(unsigned(32), 6))
@@ -109,7 +109,7 @@ class ArrayUnit(wiring.Component):
             + self._array.latency
             + build.array.rows
             + Results.latency
-            - PartialSums.lead
+            - Results.lead
             + some.write_latency
             + 2
         )
@@ -161,10 +161,8 @@ class ArrayUnit(wiring.Component):
             m.d.comb += [part.descriptor.eq(programme.descriptor), part.offered.eq(programme.offered)]
 
         # Operands.
-        reads_weights = sequencer.other & (sequencer.source == Memory.WEIGHTS)
-        h_from_cotangents = (sequencer.kind == Kind.DX) | (
-            (sequencer.kind == Kind.STORE) & (sequencer.source == Memory.COTANGENTS)
-        )
+        reads_weights = sequencer.h_from == Memory.WEIGHTS
+        h_from_cotangents = sequencer.h_from == Memory.COTANGENTS
         m.d.comb += [
             activations.read_at.eq(sequencer.h_at),
             activations.read_on.eq(sequencer.h_on),
@@ -187,7 +185,7 @@ class ArrayUnit(wiring.Component):
             m.d.comb += array.north[c].eq(Mux(north, cotangents.o[c], weights.o[c]))
 
         # Results.
-        announced = self._read + array.latency - PartialSums.lead
+        announced = self._read + array.latency - Results.lead
         m.d.comb += [
             results.row.eq(
                 delayed(m, "row", sequencer.row, announced, reset=True)
@@ -211,12 +209,10 @@ class ArrayUnit(wiring.Component):
         m.d.comb += self.load.ready.eq(Array([*ready, 1])[self.load.payload.to.as_value()])
 
         # Rows that leave.
-        source = delayed(m, "source", sequencer.source.as_value(), self._read)
+        source = delayed(m, "source", sequencer.h_from.as_value(), self._read)
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         m.submodules.store = store = _leaving(self.stored.payload.shape(), self._read)
-        m.submodules.emit = emit = _leaving(
-            self.emitted.payload.shape(), PartialSums.lead + PartialSums.latency
-        )
+        m.submodules.emit = emit = _leaving(self.emitted.payload.shape(), Results.lead + PartialSums.latency)
         m.d.comb += [
             store.i.valid.eq(delayed(m, "stored", stored, self._read, reset=True)),
             store.i.payload.eq(Mux(source[1], weights.o, Mux(source[0], cotangents.o, activations.o))),
@@ -231,13 +227,11 @@ class ArrayUnit(wiring.Component):
         # Rows that come in: the next one when the one before has been added.
         fills = sequencer.other & (sequencer.kind == Kind.FILL)
         pause = Signal(3)
-        m.d.sync += pause.eq(Mux(sequencer.fills, 4, Mux(pause == 0, 0, pause - 1)))
+        m.d.sync += pause.eq(Mux(sequencer.fills, 5, Mux(pause == 0, 0, pause - 1)))
         m.d.comb += [
             sequencer.fills.eq(self.filled.valid & (pause == 0)),
             results.filled.eq(self.filled.payload),
-            self.filled.ready.eq(
-                delayed(m, "fills", fills, PartialSums.lead + PartialSums.latency, reset=True)
-            ),
+            self.filled.ready.eq(delayed(m, "fills", fills, Results.lead + PartialSums.latency, reset=True)),
         ]
 
         # Rows of the array are longer on their way than those that do not pass through it.

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from pullback.sim import toolchain
-from pullback.sim.model import BuildFailed, Model
+from pullback.sim.library import BuildFailed
+from pullback.sim.model import Model
 from pullback.sim.toolchain import ToolMissing, cache_directory
 
 _BUILD = """

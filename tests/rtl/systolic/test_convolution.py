@@ -36,29 +36,6 @@ CASES = {
 }
 
 
-def diagonal(w: np.ndarray, d: int) -> np.ndarray:
-    """W [h, w, channels] as a diagonal of d for every tap of every group of channels."""
-    height, width, channels = w.shape
-    padded = np.pad(w, ((0, 0), (0, 0), (0, -channels % d))).reshape(height, width, -1, d)
-    return np.einsum("ijgc,ce->gijce", padded, np.eye(d, dtype=int)).reshape(-1, d)
-
-
-def gradient(taps: Taps, emitted: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
-    """dW out of the rows of partial sums of `convolution.dw`."""
-    rows, columns = BUILD.array.rows, BUILD.array.columns
-    if taps.depthwise:
-        d = taps.diagonal(BUILD)
-        groups = emitted.reshape(-1, taps.height, taps.width, rows, columns)
-        found = np.stack([groups[..., k, k] for k in range(d)], -1)  # group, i, j, channel of it
-        return found.transpose(1, 2, 0, 3).reshape(taps.height, taps.width, -1)[..., :inputs]
-    run = taps.width * inputs if taps.dilation == 1 else inputs
-    lines = taps.height if taps.dilation == 1 else taps.height * taps.width
-    segments = -(-run // rows)
-    tiles = emitted.reshape(-(-outputs // columns), lines, segments * rows, columns)[:, :, :run]
-    found = tiles.transpose(1, 2, 0, 3).reshape(lines * run, -1)[:, :outputs]
-    return found.reshape(taps.height, taps.width, inputs, outputs)
-
-
 def check(case: str, simulator: str, seed: int | None) -> None:
     number, height, width, inputs, outputs, taps = CASES[case]
     rng = np.random.default_rng(len(case))
@@ -79,17 +56,15 @@ def check(case: str, simulator: str, seed: int | None) -> None:
     host.load_pictures(Memory.ACTIVATIONS, o)
     host.load_pictures(Memory.COTANGENTS, dy, dys)
     host.load_pictures(Memory.COTANGENTS, dx)
-    host.load(
-        Memory.WEIGHTS, w, diagonal(ws, taps.diagonal(BUILD)) if taps.depthwise else ws.reshape(-1, outputs)
-    )
+    host.load(Memory.WEIGHTS, w, convolution.weights(BUILD, taps, ws))
     how = Requantisation(shift=8, relu=True)
     fields = {"shift": how.shift, "relu": 1, "top": how.top}
     plain = {"shift": 7, "top": 127}
     gradients = convolution.dw(BUILD, taps, x, dy)
     jobs = [
-        *convolution.y(BUILD, taps, x, w, o, how=fields, sums={"start": 256}),
+        *(part.fields for part in convolution.y(BUILD, taps, x, w, o, how=fields, sums={"start": 256})),
         *gradients,
-        *convolution.dx(BUILD, taps, dy, w, dx, how=plain, sums={"start": 256}),
+        *(part.fields for part in convolution.dx(BUILD, taps, dy, w, dx, how=plain, sums={"start": 256})),
     ]
     for job in jobs:
         host.run(job)
@@ -107,7 +82,7 @@ def check(case: str, simulator: str, seed: int | None) -> None:
     np.testing.assert_array_equal(dx_.reshape(want.shape), want)
     kernel = (taps.height, taps.width)
     want = golden.dw(xs, dys, kernel, depthwise=taps.depthwise)
-    np.testing.assert_array_equal(gradient(taps, dw_, inputs, outputs), want)
+    np.testing.assert_array_equal(convolution.gradient(BUILD, taps, dw_, inputs, outputs), want)
 
 
 @pytest.mark.parametrize(

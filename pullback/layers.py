@@ -1,0 +1,176 @@
+"""A layer as a function of floats, in numpy: what its torch and JAX operators share.
+
+Operands become codes of 8 bits, ``floor(v 2^e + 1/2)`` saturated, e an exponent of the whole tensor: the largest for
+which its peak does not saturate. Sums are exact. y is a code again, of an exponent that the caller gives. So
+
+    ``y = 2^-e_y requantise(x w + b)``, the activation within
+
+and its pullback for a cotangent ybar, times the derivative of the activation where the forward was, rounded to 8 bits
+with an exponent of its own:
+
+    ``xbar = 2^-(e_g + e_w) g w^T``, ``wbar = 2^-(e_x + e_g) x^T g``, ``bbar = 2^-e_g sum of g``
+
+The derivative of quantising is 1, also where a value saturates, so that descent can bring it back; that of a result
+that saturates is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pullback.errors import UsageError
+from pullback.products import OPERAND_BITS, TOTAL_BITS, Codes, Products
+from pullback.rtl.systolic.convolution import Taps
+from pullback.sim.golden.requantise import Requantisation
+
+__all__ = ["EXPONENTS", "Activation", "Layer", "exponent", "quantise"]
+
+Real = NDArray[np.floating]
+
+EXPONENTS = range(-40, 41)
+"""Exponents of a tensor."""
+
+_LO, _HI = -(1 << (OPERAND_BITS - 1)), (1 << (OPERAND_BITS - 1)) - 1
+
+
+def exponent(values: Real) -> int:
+    """The largest exponent with which the peak of these values does not saturate; 0 if there is none to see.
+
+    Raises
+    ------
+    UsageError
+        If a value is NaN or infinite.
+    """
+    peak = float(np.max(np.abs(values), initial=0.0))
+    if not np.isfinite(peak):
+        raise UsageError("a tensor holds NaN or infinity; look at what made it")
+    if peak == 0.0:
+        return 0
+    # peak in [1/2, 1) 2^power: codes up to 127, so the last halfway point below 128 decides.
+    power = int(np.frexp(peak)[1])
+    e = OPERAND_BITS - 1 - power
+    if np.floor(np.ldexp(peak, e) + 0.5) > _HI:
+        e -= 1
+    return int(np.clip(e, EXPONENTS[0], EXPONENTS[-1]))
+
+
+def quantise(values: Real, e: int) -> Codes:
+    """Codes ``floor(v 2^e + 1/2)``, saturated."""
+    return np.clip(np.floor(np.ldexp(values.astype(np.float64), e) + 0.5), _LO, _HI).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What follows a sum.
+
+    Attributes
+    ----------
+    relu : bool
+        Sums that are not positive give 0.
+    leak : int
+        Sums that are not positive are divided by ``2^leak``.
+    limit : float or None
+        Largest result.
+    """
+
+    relu: bool = False
+    leak: int = 0
+    limit: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """``y = f(x, w, b)`` and its pullback on floats.
+
+    x is [M, K] and w [K, N]; or x [number, height, width, channels] and w [h, w, channels, outputs], depthwise
+    [h, w, channels]. b is [outputs].
+
+    Parameters
+    ----------
+    products : Products
+    taps : Taps or None
+        Of a convolution.
+    activation : Activation
+    """
+
+    products: Products
+    taps: Taps | None = None
+    activation: Activation = Activation()
+
+    def __deepcopy__(self, memo: dict) -> Layer:
+        return self  # nothing here changes; copies of a module share the hardware behind it
+
+    def shape(self, x: tuple[int, ...], w: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of y.
+
+        Raises
+        ------
+        UsageError
+            If x and w do not fit.
+        """
+        taps = self.taps
+        if taps is None:
+            if len(x) != 2 or len(w) != 2 or x[1] != w[0] or 0 in (*x, *w):
+                raise UsageError(f"x has the shape {x} and w {w}; give (M, K) and (K, N), not empty")
+            return x[0], w[1]
+        kernel = (taps.height, taps.width)
+        if (
+            len(x) != 4
+            or len(w) != (3 if taps.depthwise else 4)
+            or w[:2] != kernel
+            or x[3] != w[2]
+            or 0 in (*x, *w)
+        ):
+            raise UsageError(
+                f"x has the shape {x} and w {w}; give (number, height, width, channels) and "
+                f"{(*kernel, 'channels') if taps.depthwise else (*kernel, 'channels', 'outputs')}, not empty"
+            )
+        high, wide = taps.size(x[1], taps.height), taps.size(x[2], taps.width)
+        if high < 1 or wide < 1:
+            raise UsageError(
+                f"pictures of {x[1]} x {x[2]} are smaller than the kernel of {kernel[0]} x {kernel[1]} with dilation "
+                f"{taps.dilation} and padding {taps.padding}"
+            )
+        return x[0], high, wide, w[-1]
+
+    def forward(self, x: Real, w: Real, b: Real | None, e_y: int) -> tuple[Real, NDArray[np.uint8]]:
+        """y of x's dtype, with exponent ``e_y``, or that of the sums if it is coarser; and the branch of each: 0 where
+        the derivative is zero, 1 on the lower branch, 3 on the upper one.
+        """
+        shape = self.shape(x.shape, w.shape)
+        if b is not None and b.shape != (shape[-1],):
+            raise UsageError(f"b has the shape {b.shape}; give {(shape[-1],)}")
+        if e_y not in EXPONENTS:
+            raise UsageError(f"exponent {e_y} of y; give {EXPONENTS[0]} to {EXPONENTS[-1]}")
+        e_x, e_w = exponent(x), exponent(w)
+        # A sum has no more bits behind the point than its operands: a finer result would be filled with zeros.
+        e_y = min(max(e_y, e_x + e_w - (TOTAL_BITS - 1)), e_x + e_w)
+        shift = e_x + e_w - e_y
+        act = self.activation
+        top = _HI if act.limit is None else min(int(np.floor(np.ldexp(act.limit, e_y) + 0.5)), _HI)
+        how = Requantisation(bits=OPERAND_BITS, shift=shift, relu=act.relu, leak=act.leak, top=top)
+        half = 1 << (TOTAL_BITS - 2)
+        bias = None
+        if b is not None:
+            if not np.isfinite(b).all():
+                raise UsageError("b holds NaN or infinity; look at what made it")
+            bias = np.clip(np.floor(np.ldexp(b.astype(np.float64), e_x + e_w) + 0.5), -half, half - 1).astype(
+                np.int64
+            )
+        codes, branches = self.products.y(quantise(x, e_x), quantise(w, e_w), bias, how, self.taps)
+        return np.ldexp(codes.astype(np.float64), -e_y).astype(x.dtype), branches.astype(np.uint8)
+
+    def pull(self, x: Real, w: Real, branches: NDArray[np.uint8], ybar: Real) -> tuple[Real, Real, Real]:
+        """``(xbar, wbar, bbar)`` of the dtypes of x, w and w."""
+        slope = np.where(branches & 1, np.where(branches & 2, 1.0, 2.0**-self.activation.leak), 0.0)
+        wanted = ybar.astype(np.float64) * slope
+        e_x, e_w, e_g = exponent(x), exponent(w), exponent(wanted)
+        g = quantise(wanted, e_g)
+        xc, wc = quantise(x, e_x), quantise(w, e_w)
+        xbar = np.ldexp(self.products.dx(g, wc, x.shape, self.taps).astype(np.float64), -(e_g + e_w))
+        wbar = np.ldexp(self.products.dw(xc, g, self.taps).astype(np.float64), -(e_x + e_g))
+        bbar = np.ldexp(g.reshape(-1, g.shape[-1]).sum(0).astype(np.float64), -e_g)
+        return xbar.astype(x.dtype), wbar.astype(w.dtype), bbar.astype(w.dtype)
