@@ -397,8 +397,8 @@ def convert(model: nn.Sequential, *, backend: str | Products = "golden") -> nn.S
                 continue
             made.append(_copied(
                 Conv2d(
-                    layer.in_channels, layer.out_channels, (layer.kernel_size[0], layer.kernel_size[1]), stride=layer.stride[0],
-                    padding=layer.padding[0], dilation=layer.dilation[0], groups=layer.groups,  # pyright: ignore
+                    layer.in_channels, layer.out_channels, (layer.kernel_size[0], layer.kernel_size[1]),
+                    stride=layer.stride[0], padding=layer.padding[0], dilation=layer.dilation[0], groups=layer.groups,  # pyright: ignore
                     activation=activation, backend=backend,
                 ), layer
             ))  # fmt: skip

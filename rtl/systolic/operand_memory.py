@@ -44,8 +44,6 @@ class Rotate(wiring.Component):
     """
 
     def __init__(self, lanes: int, shape: ShapeLike) -> None:
-        if lanes < 2 or lanes & (lanes - 1):
-            raise ValueError(f"lanes={lanes}; give a power of two, at least 2")
         self._lanes, self._shape = lanes, Shape.cast(shape)
         self.latency = self.clocks(lanes)
         row = data.ArrayLayout(self._shape, lanes)
@@ -54,6 +52,8 @@ class Rotate(wiring.Component):
     @staticmethod
     def clocks(lanes: int) -> int:
         """The latency of a rotation of so many lanes."""
+        if lanes < 2 or lanes & (lanes - 1):
+            raise ValueError(f"lanes={lanes}; give a power of two, at least 2")
         return lanes.bit_length() // 2
 
     def elaborate(self, platform) -> Module:

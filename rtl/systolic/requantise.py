@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
 
-__all__ = ["BRANCH", "Requantise", "settings"]
+__all__ = ["BRANCH", "Requantise", "chosen", "settings"]
 
 BRANCH = data.StructLayout({"passes": 1, "upper": 1})
 """What the forward did with a sum: ``passes``: the derivative is not zero; ``upper``: the sum was positive."""
@@ -17,23 +17,35 @@ BRANCH = data.StructLayout({"passes": 1, "upper": 1})
 def settings(total: int, code: int) -> data.StructLayout:
     """How sums of ``total`` bits become codes of ``code`` bits.
 
-    ``shift``: bits that a sum loses; ``leak``: bits that one loses besides if it is not positive; ``relu``: such a one
-    gives 0; ``top``: largest code.
+    ``upper``: bits that a positive sum loses; ``lower``: those of another one; ``relu``: such a one gives 0; ``top``:
+    largest code.
     """
-    amount = range(total)
-    return data.StructLayout(
-        {"shift": Shape.cast(amount), "leak": Shape.cast(amount), "relu": 1, "top": signed(code)}
-    )
+    amount = Shape.cast(range(total + 1))
+    return data.StructLayout({"upper": amount, "lower": amount, "relu": 1, "top": signed(code)})
+
+
+def chosen(total: int, *, shift: int = 0, leak: int = 0, relu: int = 0, top: int) -> dict[str, int]:
+    """The settings of an activation: a sum loses ``shift`` bits, one that is not positive ``leak`` more.
+
+    Raises
+    ------
+    ValueError
+        If a shift is negative or not smaller than a sum is wide.
+    """
+    for name, value in (("shift", shift), ("leak", leak)):
+        if not 0 <= value < total:
+            raise ValueError(f"{name}={value}; a sum has {total} bits, so give 0 to {total - 1}")
+    # Of a sum shifted by its width nothing is left, nor by more.
+    return {"upper": shift, "lower": min(shift + leak, total), "relu": relu, "top": top}
 
 
 class Requantise(wiring.Component):
-    """``y = min(max(floor(d s 2**-shift + 1/2), lo), top)``, d = 1, ``2**-leak`` or 0 by the branch of s.
+    """``y = min(max(floor(s 2**-n + 1/2), lo), top)``, n = ``upper`` or ``lower`` by the branch of s; or 0.
 
     Forward, the branch is that of the sum: upper where ``s > 0``, else lower, which gives 0 if ``relu``; it leaves as
     ``branch_o`` with ``passes`` low where the derivative is zero, that is where y clips and on the lower branch of a
     ReLU. Backward (``adjoint``), the branch is the one that comes in at ``branch_i``, and what does not pass gives 0.
-    One rounding, half up, and one saturation in either direction; where ``shift + leak`` is the width of a sum or more
-    it gives 0, as the equation does.
+    One rounding, half up, and one saturation in either direction.
 
     Latency 4, a row a clock, no stall and no reset: what enters invalid leaves invalid. Settings may change with every
     row.
@@ -86,20 +98,16 @@ class Requantise(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         how = self.how
-        # Both amounts are there before any lane chooses. Of a sum shifted by its width nothing is left, nor by more.
-        amount = range(self._total + 1)
-        both = Signal(range(2 * self._total))
-        upper, lower = Signal(amount), Signal(amount)
-        m.d.comb += [both.eq(how.shift + how.leak), upper.eq(how.shift), lower.eq(both)]
-        with m.If(both > self._total):
-            m.d.comb += lower.eq(self._total)
-        upper, lower = delayed(m, "upper", upper, 1), delayed(m, "lower", lower, 1)
-        relu, backward = delayed(m, "relu", how.relu, 3), delayed(m, "backward", self.adjoint, 3)
+        # 1: the branch, and both shifts coarsely. 2: one of them, finely, with a bit kept for rounding. 3: rounded, and
+        # compared. 4: the code.
+        upper, lower = how.upper, how.lower
         hi = (1 << (self._code - 1)) - 1
-        most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 3)
+        relu, backward = delayed(m, "relu", how.relu, 1), delayed(m, "backward", self.adjoint, 1)
+        most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 2)
+        fine = delayed(m, "fine_upper", upper[:3], 1), delayed(m, "fine_lower", lower[:3], 1)
         clips = []
         for k in range(self._lanes):
-            clips.append(self._lane(m, k, upper, lower, relu, most, backward))
+            clips.append(self._lane(m, k, (upper[3:], lower[3:]), fine, relu, most, backward))
         m.d.sync += self.clipped.eq(Cat(clips).any())
         return m
 
@@ -107,56 +115,54 @@ class Requantise(wiring.Component):
         self,
         m: Module,
         k: int,
-        upper: Value,
-        lower: Value,
+        coarse: tuple[Value, Value],
+        fine: tuple[Value, Value],
         relu: Value,
         most: Value,
         backward: Value,
     ) -> Value:
-        # 1: the branch. 2, 3: shifted, coarsely and finely, with one bit kept for rounding. 4: rounded and clipped.
         total, code = self._total, self._code
-        s = Signal(signed(total), name=f"s_{k}", reset_less=True)
-        passed = Signal(name=f"passed_{k}", reset_less=True)
-        above = Signal(name=f"above_{k}", reset_less=True)
-        m.d.sync += [
-            s.eq(self.sums[k]),
-            passed.eq(self.branch_i[k].passes),
-            above.eq(Mux(self.adjoint, self.branch_i[k].upper, self.sums[k] > 0)),
-        ]
-        amount = Signal(upper.shape(), name=f"amount_{k}")
-        m.d.comb += amount.eq(Mux(above, upper, lower))
-        # Twice the sum, so that the bit below the code's lowest one is there for every shift.
-        coarse = Signal(signed(total + 1), name=f"coarse_{k}", reset_less=True)
-        fine = Signal(3, name=f"fine_{k}", reset_less=True)
-        doubled = Cat(Const(0, 1), s).as_signed()
-        m.d.sync += [coarse.eq(doubled >> Cat(Const(0, 3), amount[3:])), fine.eq(amount[:3])]
-        # What is too wide for any fine shift is known before it; the rest has few bits.
-        near = min(code + 9, total + 1)
-        halves = Signal(signed(near), name=f"halves_{k}", reset_less=True)
-        beyond = Signal(name=f"beyond_{k}", reset_less=True)
-        negative = Signal(name=f"negative_{k}", reset_less=True)
-        m.d.sync += [
-            halves.eq(coarse >> fine),
-            beyond.eq(coarse[near - 1 :].any() & ~coarse[near - 1 :].all()),
-            negative.eq(coarse[-1]),
-        ]
-        branch = delayed(m, f"above_{k}", above, 2)
-        passes = delayed(m, f"passes_{k}", passed, 2)
 
-        lo = -(1 << (code - 1))
-        rounded = Signal(signed(code), name=f"rounded_{k}")
-        over = Signal(name=f"over_{k}")
-        under = Signal(name=f"under_{k}")
-        # floor(halves / 2 + 1/2) > most, and below lo, without waiting for the sum.
-        m.d.comb += [
-            rounded.eq((halves + 1) >> 1),
-            over.eq(~negative & (beyond | (halves > 2 * most))),
-            under.eq(negative & (beyond | (halves < 2 * lo - 1))),
+        def register(name: str, value: Value, shape=None) -> Signal:
+            made = Signal(value.shape() if shape is None else shape, name=f"{name}_{k}", reset_less=True)
+            m.d.sync += made.eq(value)
+            return made
+
+        # 1. Twice the sum, so that the bit below the code's lowest one is there for every shift.
+        doubled = Cat(Const(0, 1), self.sums[k]).as_signed()
+        shifted = [
+            register(name, doubled >> Cat(Const(0, 3), amount), signed(total + 1))
+            for name, amount in (("upper", coarse[0]), ("lower", coarse[1]))
         ]
-        zero = Mux(backward, ~passes, relu & ~branch)
-        y = Signal(signed(code), name=f"y_{k}", reset_less=True)
-        m.d.sync += y.eq(Mux(zero, 0, Mux(over, most, Mux(under, lo, rounded))))
+        above = register("above", Mux(self.adjoint, self.branch_i[k].upper, self.sums[k] > 0))
+        passed = register("passed", self.branch_i[k].passes)
+
+        # 2. What is too wide for any fine shift is known before it; the rest has few bits.
+        near = min(code + 9, total + 1)
+        kept = Signal(signed(total + 1), name=f"kept_{k}")
+        m.d.comb += kept.eq(Mux(above, shifted[0], shifted[1]))
+        halves = register("halves", kept >> Mux(above, fine[0], fine[1]), signed(near))
+        beyond = register(
+            "beyond",
+            Mux(above, *((each[near - 1 :].any() & ~each[near - 1 :].all()) for each in shifted)),
+        )
+        negative = register("negative", kept[-1])
+        zero = register("zero", Mux(backward, ~passed, relu & ~above))
+        branch = register("branch", above)
+
+        # 3. floor(halves / 2 + 1/2) > most, and below lo, without waiting for the sum.
+        lo = -(1 << (code - 1))
+        rounded = register("rounded", (halves + 1) >> 1, signed(code))
+        over = register("over", ~negative & ~zero & (beyond | (halves > 2 * most)))
+        under = register("under", negative & ~zero & (beyond | (halves < 2 * lo - 1)))
+        top = delayed(m, f"top_{k}", most, 1)
+        none = register("none", zero)
+        above = register("branched", branch)
+
+        # 4.
+        y = register("y", Mux(none, 0, Mux(over, top, Mux(under, lo, rounded))), signed(code))
         noted = Signal(BRANCH, name=f"noted_{k}", reset_less=True)
-        m.d.sync += [noted.passes.eq(~zero & ~over & ~under), noted.upper.eq(branch & ~zero & ~over & ~under)]
+        passes = ~none & ~over & ~under
+        m.d.sync += [noted.passes.eq(passes), noted.upper.eq(above & passes)]
         m.d.comb += [self.codes[k].eq(y), self.branch_o[k].eq(noted)]
-        return ~zero & (over | under)
+        return over | under

@@ -8,6 +8,7 @@ from typing import Any
 
 from .build import UnitBuild
 from .descriptor import Beginning, Branches, Kind, Memory
+from .requantise import chosen
 from .walk import Affine
 
 __all__ = [
@@ -110,8 +111,9 @@ def stationary(
     ``rows``, ``inner``, ``outer``: counts of the loops, of which the nests have the strides. ``w``: ``rows`` is the
     distance from one stationary row to the next. ``segment``, ``tail``: operands of a row that count in the last
     segment, and results in the last of the sums side by side, ``whole`` in the others (all columns). ``sums``:
-    ``start``, where the partial sums lie if there are several tiles, and ``begin`` and ``bias``. ``keep``: leave them
-    there, those side by side behind each other.
+    ``start``, where the partial sums lie if there are several tiles, and ``begin`` and ``bias``. ``how``: what
+    :func:`~pullback.rtl.systolic.requantise.chosen` takes. ``keep``: sums stay there, those side by side behind each
+    other.
 
     Raises
     ------
@@ -159,7 +161,7 @@ def stationary(
             | of_results(o, build.elements),
             "branches": {"use": use} | of_results(noted, build.masks),
             "sums": sums,
-            "how": how or {"top": (1 << (build.array.operand - 1)) - 1},
+            "how": chosen(build.total, **{"top": (1 << (build.array.operand - 1)) - 1} | (how or {})),
             "keep": int(keep),
         },
     }

@@ -11,7 +11,7 @@ from math import floor
 import numpy as np
 import pytest
 
-from pullback.rtl.systolic.requantise import Requantise, settings
+from pullback.rtl.systolic.requantise import Requantise, chosen, settings
 from pullback.sim.bench.runner import SIMULATORS
 from pullback.sim.bench.waves import pack, play, unpack
 from pullback.sim.generated import generated
@@ -57,11 +57,11 @@ def test_equals_golden(total, code, simulator):
     bins: dict[str, int] = dict.fromkeys(("low", "high", "clipped at top", "tie", "relu zero", "leaky"), 0)
     words: dict[str, list[int]] = {name: [] for name in ("how", "adjoint", "sums", "branch_i")}
     codes, masks, clipped = [], [], []
-    amount = settings(total, code)["shift"].width
     for how, adjoint in product(cases(total, code), (0, 1)):
         s = stimulus(rng, total, how, rows)
         given = rng.choice([0, 1, 3], s.shape)
-        word = how.shift | how.leak << amount | how.relu << (2 * amount) | how.top << (2 * amount + 1)
+        fields = chosen(total, shift=how.shift, leak=how.leak, relu=how.relu, top=how.top)
+        word = settings(total, code).const(fields).as_value().value
         words["how"] += [word] * rows
         words["adjoint"] += [adjoint] * rows
         words["sums"] += [pack(row, total) for row in s]
