@@ -105,6 +105,7 @@ bench:
 	@$(INSIDE) python bench/cycles.py $(BENCH)
 	@$(INSIDE) python bench/throughput.py $(BENCH)
 	@$(INSIDE) python bench/twin.py $(BENCH)
+	@$(INSIDE) python bench/utilisation.py $(BENCH)
 	@$(INSIDE) python bench/synthesis.py $(BENCH)
 	@$(INSIDE) python bench/table.py
 

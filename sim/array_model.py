@@ -61,7 +61,7 @@ class ArrayRun:
     cycles : int
         From ``go`` until all results stood in memory and had left.
     counts : dict
-        Clocks of each event of :data:`~pullback.rtl.systolic.unit.EVENTS`, and ``busy``.
+        Clocks of each event of :data:`~pullback.rtl.systolic.unit.EVENTS`, and ``busy`` and ``span`` of the unit.
     overflow, clipped : bool
         A partial sum wrapped; a code saturated.
     """
@@ -212,7 +212,7 @@ class ArrayModel:
             if status == _STUCK:
                 raise StuckError(f"nothing happened for {_PATIENCE} clocks: {where}")
             raise CoreError(f"more rows leave than were announced: {where}")
-        names = [*(name for name, _ in EVENTS), "busy"]
+        names = [*(name for name, _ in EVENTS), "busy", "span"]
         return ArrayRun(
             stored=unpacked(beats["stored"], build.lanes, build.array.operand),
             emitted=unpacked(beats["emitted"], columns, build.total),

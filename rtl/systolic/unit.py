@@ -82,8 +82,9 @@ class ArrayUnit(wiring.Component):
         A row in six clocks at most.
     emitted : Out(stream.Signature(ArrayLayout(signed(total), columns)))
     events : Out(EVENTS)
-    counts : Out(ArrayLayout(unsigned(32), 6))
-        Clocks of each event since ``go``, in the order of `EVENTS`, and of ``busy``.
+    counts : Out(ArrayLayout(unsigned(32), 7))
+        Clocks of each event since ``go``, in the order of `EVENTS`, and of ``busy``; and ``span``, those from the first
+        ``row`` to the last ``result``, both counted.
     overflow, clipped : Out(1)
         Since ``go``: a partial sum wrapped; a code saturated.
 
@@ -103,7 +104,7 @@ class ArrayUnit(wiring.Component):
             for memory in (Memory.ACTIVATIONS, Memory.COTANGENTS, Memory.WEIGHTS)
         }
         some = self._memories[Memory.WEIGHTS]
-        self._read = some.read_latency
+        self._read = 1 + some.read_latency
         self.flight = (
             self._read
             + self._array.latency
@@ -111,7 +112,7 @@ class ArrayUnit(wiring.Component):
             + Results.latency
             - Results.lead
             + some.write_latency
-            + 2
+            + 3
         )
         words = range(build.programme)
         wide = data.ArrayLayout(signed(build.total), build.array.columns)
@@ -128,7 +129,7 @@ class ArrayUnit(wiring.Component):
                 "filled": In(stream.Signature(wide)),
                 "emitted": Out(stream.Signature(wide)),
                 "events": Out(EVENTS),
-                "counts": Out(data.ArrayLayout(unsigned(32), EVENTS.size + 1)),
+                "counts": Out(data.ArrayLayout(unsigned(32), EVENTS.size + 2)),
                 "overflow": Out(1),
                 "clipped": Out(1),
             }
@@ -163,7 +164,8 @@ class ArrayUnit(wiring.Component):
         # Operands.
         reads_weights = sequencer.h_from == Memory.WEIGHTS
         h_from_cotangents = sequencer.h_from == Memory.COTANGENTS
-        m.d.comb += [
+        # Chosen a clock before a memory works out the rows of its banks.
+        m.d.sync += [
             activations.read_at.eq(sequencer.h_at),
             activations.read_on.eq(sequencer.h_on),
             cotangents.read_at.eq(Mux(h_from_cotangents, sequencer.h_at, sequencer.v_at)),
@@ -197,14 +199,16 @@ class ArrayUnit(wiring.Component):
         ready = []
         for memory, ram in self._memories.items():
             mine = results.write_to == memory
-            m.d.comb += [
+            m.d.sync += [
                 ram.write_at.eq(Mux(mine, results.write_at, self.load.payload.at)),
                 ram.write_data.eq(Mux(mine, results.write_data, self.load.payload.row)),
             ]
             with m.If(mine):
-                m.d.comb += ram.write.eq(results.write)
+                m.d.sync += ram.write.eq(results.write)
             with m.Elif(self.load.valid & (self.load.payload.to == memory)):
-                m.d.comb += ram.write.eq(self.load.payload.on)
+                m.d.sync += ram.write.eq(self.load.payload.on)
+            with m.Else():
+                m.d.sync += ram.write.eq(0)
             ready.append(~mine)
         m.d.comb += self.load.ready.eq(Array([*ready, 1])[self.load.payload.to.as_value()])
 
@@ -212,13 +216,17 @@ class ArrayUnit(wiring.Component):
         source = delayed(m, "source", sequencer.h_from.as_value(), self._read)
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         m.submodules.store = store = _leaving(self.stored.payload.shape(), self._read)
-        m.submodules.emit = emit = _leaving(self.emitted.payload.shape(), Results.lead + PartialSums.latency)
+        m.submodules.emit = emit = _leaving(
+            self.emitted.payload.shape(), Results.lead + PartialSums.latency + 1
+        )
+        m.d.sync += [
+            emit.i.valid.eq(results.emitted.valid),
+            emit.i.payload.eq(results.emitted.payload),
+        ]
         m.d.comb += [
             store.i.valid.eq(delayed(m, "stored", stored, self._read, reset=True)),
             store.i.payload.eq(Mux(source[1], weights.o, Mux(source[0], cotangents.o, activations.o))),
             sequencer.stores.eq(store.room),
-            emit.i.valid.eq(results.emitted.valid),
-            emit.i.payload.eq(results.emitted.payload),
             sequencer.emits.eq(emit.room),
         ]
         wiring.connect(m, store.o, wiring.flipped(self.stored))
@@ -237,11 +245,13 @@ class ArrayUnit(wiring.Component):
         # Rows of the array are longer on their way than those that do not pass through it.
         through, beside = Signal(range(self.flight + 1)), Signal(range(self.flight + 1))
         quiet, landed = Signal(init=1), Signal(init=1)
-        enters, passes = sequencer.row | sequencer.drain, sequencer.other & (sequencer.kind != Kind.STORE)
+        # A tile of dW is on its way from its first row on, though only its drain gives results.
+        enters = sequencer.row | sequencer.slot.keep | sequencer.drain
+        passes = sequencer.other & (sequencer.kind != Kind.STORE)
         m.d.sync += [
             through.eq(Mux(enters, self.flight, Mux(through == 0, 0, through - 1))),
             beside.eq(
-                Mux(passes, Results.latency + cotangents.write_latency, Mux(beside == 0, 0, beside - 1))
+                Mux(passes, Results.latency + cotangents.write_latency + 1, Mux(beside == 0, 0, beside - 1))
             ),
             quiet.eq((through == 0) & ~enters),
             landed.eq((through == 0) & (beside == 0) & ~enters & ~passes),
@@ -250,7 +260,7 @@ class ArrayUnit(wiring.Component):
         m.d.comb += [sequencer.quiet.eq(quiet), sequencer.landed.eq(landed)]
         starved = programme.running & ~programme.offered & ~sequencer.active
         m.d.sync += [
-            self.events.row.eq(sequencer.moves),
+            self.events.row.eq(delayed(m, "moving", sequencer.moves, 1)),
             self.events.weights.eq(sequencer.weights),
             self.events.blocked.eq(sequencer.blocked),
             self.events.starved.eq(starved),
@@ -261,6 +271,14 @@ class ArrayUnit(wiring.Component):
                 m.d.sync += self.counts[k].eq(0)
             with m.Elif(event):
                 m.d.sync += self.counts[k].eq(self.counts[k] + 1)
+        since = Signal(32)
+        with m.If(self.go):
+            m.d.sync += [since.eq(0), self.counts[-1].eq(0)]
+        with m.Else():
+            with m.If((since != 0) | self.events.row):
+                m.d.sync += since.eq(since + 1)
+            with m.If(self.events.result):
+                m.d.sync += self.counts[-1].eq(since + 1)
         for name in ("overflow", "clipped"):
             flag = getattr(self, name)
             with m.If(self.go):

@@ -71,10 +71,10 @@ class Host:
         """A job."""
         self._jobs.append(dict(fields, fence=int(fence)))
 
-    def want(self, fields: Mapping[str, Any], what: Matrix | int) -> None:
+    def want(self, fields: Mapping[str, Any], what: Matrix | int, *, fence: bool = True) -> None:
         """A STORE of a matrix or an EMIT of so many rows, after all before it."""
         self._wanted.append(("stored" if isinstance(what, Matrix) else "emitted", what))
-        self.run(fields, fence=True)
+        self.run(fields, fence=fence)
 
     def play(
         self,

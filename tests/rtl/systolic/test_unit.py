@@ -67,6 +67,7 @@ class Session:
         self.sums, self.masks = 0, 0
         self.wanted: list[tuple[dict[str, Any], Matrix | int, np.ndarray]] = []
         self.hit: Counter[str] = Counter()
+        self.expected: list[np.ndarray] = []
 
     def place(self, memory: Memory, rows: int, columns: int) -> Matrix:
         """Room for a matrix, beginning anywhere, with rows any distance apart."""
@@ -291,11 +292,14 @@ def test_cycles(rows, columns, band, simulator, product):
             "dw": lambda x=x, dy=dy: tiler.dw(build, x, dy),
         }[product]()
         host.run(job)
-        host.play(simulator, watch=["events"])
+        host.play(simulator, watch=["events", "counts"])
         tiles = (-(-n // rows) if product == "dx" else -(-k // rows)) * (
             -(-k // columns) if product == "dx" else -(-n // columns)
         )
-        assert clocks(build, host) == (formula(build, product, tiles, m), tiles * m), (m, k, n)
+        cycles = formula(build, product, tiles, m)
+        assert clocks(build, host) == (cycles, tiles * m), (m, k, n)
+        counted = unpack(host.seen["counts"][-1] or 0, EVENTS.size + 2, 32, signed=False)
+        assert counted[0] == tiles * m and counted[-1] == cycles
 
 
 def test_short_tiles_wait_for_weights():
@@ -310,8 +314,8 @@ def test_short_tiles_wait_for_weights():
     (found,) = host.play(watch=["events", "counts"])
     assert (found == 12).all()
     assert clocks(build, host) == (formula(build, "y", 1, 2) + 2 * 4, 6)
-    last = unpack(host.seen["counts"][-1] or 0, EVENTS.size + 1, 32, signed=False)
-    counts = dict(zip([*(name for name, _ in EVENTS), "busy"], last, strict=True))
+    last = unpack(host.seen["counts"][-1] or 0, EVENTS.size + 2, 32, signed=False)
+    counts = dict(zip([*(name for name, _ in EVENTS), "busy", "span"], last, strict=True))
     # The first tile's rows of W, and two of the four clocks of each of the others.
     assert counts["weights"] == 4 + 2 + 2 and counts["row"] == 6 and counts["result"] == 2
     assert counts["busy"] == sum(host.seen["busy"])
@@ -392,3 +396,30 @@ def test_overflow_and_clipping_are_flagged():
     host.want(tiler.store(build, Memory.ACTIVATIONS, o), o)
     host.play()
     assert host.seen["clipped"][-1] == 1
+
+
+def test_nothing_overtakes_a_long_accumulation():
+    """While a tile of dW goes on for longer than a row is on its way nothing leaves the array; it is not idle for that:
+    what comes after waits, without a fence.
+    """
+    build = unit(4, 3)
+    session = Session(build, 3)
+    for m in (40, 100, 300):
+        session.dw(m)
+        fields, rows, values = session.wanted.pop()
+        session.host.want(fields, rows, fence=False)
+        session.expected.append(values)
+    for found, values in zip(session.host.play(), session.expected, strict=True):
+        np.testing.assert_array_equal(found, values)
+
+
+def test_busy_until_the_last_result():
+    """Also where the programme ends with a long tile, whose results come at once at its end."""
+    build = unit(4, 3)
+    session = Session(build, 4)
+    session.dw(100)
+    session.host.play(watch=["events"])
+    busy = session.host.seen["busy"]
+    results = [k for k, events in enumerate(session.host.seen["events"]) if (events or 0) >> 1 & 1]
+    fall = busy.index(0, busy.index(1))
+    assert len(results) > 0 and results[-1] < fall and 1 not in busy[fall:]
