@@ -309,7 +309,7 @@ class RtlProducts:
             xp, op = places(len(part))
             parts = convolution.y(build, taps, xp, wm, op, how=how, sums=begin, use=Branches.NOTE, branches=0)
             noted = len(part) * pixels * outer
-            om = _lines(op)
+            om = op.lines
             run = self._run(
                 [
                     *fills,
@@ -317,7 +317,10 @@ class RtlProducts:
                     _fenced(tiler.store(build, Memory.ACTIVATIONS, om)),
                     _branches(build, noted),
                 ],
-                [(Memory.WEIGHTS, wm, convolution.weights(build, taps, w)), _framed(Memory.ACTIVATIONS, xp, part)],
+                [
+                    (Memory.WEIGHTS, wm, convolution.weights(build, taps, w)),
+                    (Memory.ACTIVATIONS, xp.lines, xp.framed(part)),
+                ],
                 fills=rows, stored=om.rows * tiles(om.columns, build.lanes)[0], emitted=noted,
             )  # fmt: skip
             codes.append(run.stored.reshape(om.rows, -1)[:, : om.columns].reshape(-1, high, wide, outputs))
@@ -350,8 +353,9 @@ class RtlProducts:
             for p, count in zip(parts, counts, strict=True):
                 jobs += [p.fields, tiler.emit(build, 0, count)]
             loads = [
-                (Memory.WEIGHTS, wm, convolution.weights(build, taps, w)), _framed(Memory.COTANGENTS, dyp, part)
-            ]  # fmt: skip
+                (Memory.WEIGHTS, wm, convolution.weights(build, taps, w)),
+                (Memory.COTANGENTS, dyp.lines, dyp.framed(part)),
+            ]
             run = self._run(jobs, loads, emitted=sum(counts))
             for p, rows in zip(parts, np.split(run.emitted, np.cumsum(counts)[:-1]), strict=True):
                 sums = _side_by_side(rows.reshape(outer, -1, build.array.columns)[..., :step], outer)[
@@ -382,7 +386,7 @@ class RtlProducts:
             last = first + most >= number
             run = self._run(
                 [*jobs, *([tiler.emit(build, 0, rows)] if last else [])],
-                [_framed(Memory.ACTIVATIONS, xp, xs), _framed(Memory.COTANGENTS, dyp, dys)],
+                [(Memory.ACTIVATIONS, xp.lines, xp.framed(xs)), (Memory.COTANGENTS, dyp.lines, dyp.framed(dys))],
                 emitted=rows if last else 0,
             )  # fmt: skip
         assert run is not None
@@ -414,16 +418,6 @@ def _side_by_side(rows: np.ndarray, outer: int) -> np.ndarray:
     """[M, outer C] of rows that come for one group of C columns after the other."""
     groups = rows.reshape(outer, -1, rows.shape[-1])
     return groups.transpose(1, 0, 2).reshape(groups.shape[1], -1)
-
-
-def _lines(picture: Picture) -> Matrix:
-    return Matrix(picture.at, picture.size // picture.line, picture.line, picture.line)
-
-
-def _framed(memory: Memory, picture: Picture, values: Codes) -> Load:
-    f = picture.frame
-    padded = np.pad(values, ((0, 0), (f, f), (f, f), (0, 0)))
-    return memory, _lines(picture), padded.reshape(-1, picture.line)
 
 
 def _macs(x: np.ndarray, w: np.ndarray, taps: Taps | None) -> int:

@@ -49,6 +49,16 @@ class Picture:
         """Address of a pixel of the first picture, or of one in its frame."""
         return self.at + (y + self.frame) * self.line + (x + self.frame) * self.channels
 
+    @property
+    def lines(self) -> Matrix:
+        """The pictures as a matrix of their lines, frames and all."""
+        return Matrix(self.at, self.size // self.line, self.line, self.line)
+
+    def framed(self, values: np.ndarray) -> np.ndarray:
+        """Pictures [number, height, width, channels] as that matrix, with their frames of zeros."""
+        f = self.frame
+        return np.pad(values, ((0, 0), (f, f), (f, f), (0, 0))).reshape(-1, self.line)
+
     def inside(self, elements: int, what: str) -> None:
         """Refuses pictures that are empty or leave their memory.
 

@@ -53,14 +53,7 @@ class Host:
         """Pictures with their frames of zeros; without values the frames and nothing in them."""
         if values is None:
             values = np.zeros((picture.number, picture.height, picture.width, picture.channels), int)
-        f = picture.frame
-        padded = np.pad(values, ((0, 0), (f, f), (f, f), (0, 0)))
-        self.load(memory, self.lines(picture), padded.reshape(-1, picture.line))
-
-    @staticmethod
-    def lines(picture: Picture) -> Matrix:
-        """Pictures as a matrix of their lines, frames and all."""
-        return Matrix(picture.at, picture.size // picture.line, picture.line, picture.line)
+        self.load(memory, picture.lines, picture.framed(values))
 
     def fill(self, rows: np.ndarray) -> None:
         """Rows of partial sums for jobs of kind FILL, in their order."""

@@ -70,8 +70,8 @@ def check(case: str, simulator: str, seed: int | None) -> None:
         host.run(job)
     rest = gradients[0]["result"]["rest"]
     rows = (rest[0] + 1) * (rest[3] + 1) * (rest[4] + 1)
-    host.want(tiler.store(BUILD, Memory.ACTIVATIONS, Host.lines(o)), Host.lines(o))
-    host.want(tiler.store(BUILD, Memory.COTANGENTS, Host.lines(dx)), Host.lines(dx))
+    host.want(tiler.store(BUILD, Memory.ACTIVATIONS, o.lines), o.lines)
+    host.want(tiler.store(BUILD, Memory.COTANGENTS, dx.lines), dx.lines)
     host.want(tiler.emit(BUILD, 0, rows), rows)
     y_, dx_, dw_ = host.play(simulator, seed=seed)
 
