@@ -5,6 +5,9 @@
     picture = unit(theta, raw)                             # [..., H, W] in [0, 1) -> [..., 3, H, W]
     jax.grad(lambda theta: loss(unit(theta, raw)))(theta)
 
+    y = pullback.jax.linear(x, weight, bias, exponent=5, activation="relu")     # layers by the array, as pullback.nn's
+    y = pullback.jax.conv2d(x, weight, bias, exponent=4, padding=1)
+
 The same numpy code as behind the torch operators computes both, so values and gradients agree with torch's to the
 bit; :mod:`pullback.operator` says how values are quantised and cotangents scaled. Works under ``jit``, ``grad`` and
 ``vmap`` (element by element). There is no second derivative, and asking for one is an error.
@@ -12,13 +15,16 @@ bit; :mod:`pullback.operator` says how values are quantised and cotangents scale
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from pullback.backend import Backend
 from pullback.errors import UsageError
+from pullback.layers import Layer, find_layer
 from pullback.operator import DOUBLE_BACKWARD, Operator
+from pullback.products import Products
 
 try:
     import jax
@@ -28,7 +34,7 @@ except ImportError as error:
         "pullback.jax needs JAX, which is not installed; pip install 'pullback[jax]'"
     ) from error
 
-__all__ = ["Unit"]
+__all__ = ["Unit", "conv2d", "linear"]
 
 
 class Unit:
@@ -106,4 +112,116 @@ def _differentiable(operator: Operator):
         raise RuntimeError(DOUBLE_BACKWARD)
 
     run.defvjp(lambda theta, raw: (run(theta, raw), (theta, raw)), lambda saved, ybar: pull(*saved, ybar))
+    return run
+
+
+def linear(
+    x: jax.Array,
+    weight: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    exponent: int,
+    activation: str = "none",
+    backend: str | Products = "golden",
+) -> jax.Array:
+    """As :func:`pullback.linear`: x [..., inputs], weight [outputs, inputs] -> [..., outputs].
+
+    Raises
+    ------
+    UsageError
+        (a ``ValueError``) on an unknown name, or an array of the wrong shape or dtype.
+    """
+    x, weight, b = _arrays(x, weight, bias)
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise UsageError(
+            f"x has the shape {x.shape} and weight {weight.shape}; give (..., inputs) and (outputs, inputs)"
+        )
+    run = _computed(find_layer(backend, activation), int(exponent))
+    return run(x.reshape(-1, x.shape[-1]), weight.T, b).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def conv2d(
+    x: jax.Array,
+    weight: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    exponent: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    activation: str = "none",
+    backend: str | Products = "golden",
+) -> jax.Array:
+    """As :func:`pullback.conv2d`: x [number, channels, height, width], weight [outputs, channels / groups, h, w].
+
+    Raises
+    ------
+    UsageError
+        As :func:`linear`, and on groups that are neither 1 nor depthwise.
+    """
+    x, weight, b = _arrays(x, weight, bias)
+    if x.ndim != 4 or weight.ndim != 4:
+        raise UsageError(f"x has the shape {x.shape} and weight {weight.shape}; give (number, channels, height, width) "
+                         "and (outputs, channels / groups, h, w)")  # fmt: skip
+    depthwise = groups != 1
+    if depthwise and not groups == x.shape[1] == weight.shape[0]:
+        raise UsageError(f"groups={groups} of {x.shape[1]} channels and {weight.shape[0]} outputs; give 1, or as many "
+                         "as both")  # fmt: skip
+    taps = (weight.shape[2], weight.shape[3], stride, padding, dilation, depthwise)
+    run = _computed(find_layer(backend, activation, taps), int(exponent))
+    w = weight.transpose(2, 3, 1, 0)
+    return run(x.transpose(0, 2, 3, 1), w[:, :, 0] if depthwise else w, b).transpose(0, 3, 1, 2)
+
+
+def _arrays(x, weight, bias) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Arrays of one floating dtype; no bias is a bias of zero."""
+    x, weight = jnp.asarray(x), jnp.asarray(weight)
+    b = jnp.zeros(weight.shape[:1], weight.dtype) if bias is None else jnp.asarray(bias)
+    for name, array in (("x", x), ("weight", weight), ("bias", b)):
+        if not jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.itemsize < 4:
+            raise UsageError(f"{name} has the dtype {array.dtype}; give float32 or float64")
+        if array.dtype != x.dtype:
+            raise UsageError(f"x is {x.dtype} and {name} {array.dtype}; give all of one dtype")
+    return x, weight, b
+
+
+@functools.cache
+def _computed(found: Layer, exponent: int):
+    """``f(x, w, b)`` of a layer with its pullback, both as host callbacks."""
+
+    def like(*arrays) -> tuple[jax.ShapeDtypeStruct, ...]:
+        return tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays)
+
+    def host_forward(x, w, b):
+        return found.forward(np.asarray(x), np.asarray(w), np.asarray(b), exponent)
+
+    def host_pull(x, w, branches, ybar):
+        return found.pull(np.asarray(x), np.asarray(w), np.asarray(branches), np.asarray(ybar))
+
+    @jax.custom_jvp
+    def both(x, w, b):
+        shape = found.shape(x.shape, w.shape)
+        wanted = (jax.ShapeDtypeStruct(shape, x.dtype), jax.ShapeDtypeStruct(shape, jnp.uint8))
+        return jax.pure_callback(host_forward, wanted, x, w, b, vmap_method="sequential")
+
+    @jax.custom_jvp
+    def pull(x, w, b, branches, ybar):
+        return jax.pure_callback(host_pull, like(x, w, b), x, w, branches, ybar, vmap_method="sequential")
+
+    # What is differentiated is `run`; who differentiates what it is made of wants a second derivative.
+    @both.defjvp
+    @pull.defjvp
+    def _(primals, tangents):
+        raise RuntimeError(DOUBLE_BACKWARD)
+
+    @jax.custom_vjp
+    def run(x, w, b):
+        return both(x, w, b)[0]
+
+    def forward(x, w, b):
+        y, branches = both(x, w, b)
+        return y, (x, w, b, branches)
+
+    run.defvjp(forward, lambda saved, ybar: pull(*saved, ybar))
     return run

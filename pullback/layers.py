@@ -16,17 +16,18 @@ that saturates is 0.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pullback.errors import UsageError
-from pullback.products import OPERAND_BITS, TOTAL_BITS, Codes, Products
+from pullback.products import OPERAND_BITS, TOTAL_BITS, Codes, Products, open_products
 from pullback.rtl.systolic.convolution import Taps
 from pullback.sim.golden.requantise import Requantisation
 
-__all__ = ["EXPONENTS", "Activation", "Layer", "exponent", "quantise"]
+__all__ = ["ACTIVATIONS", "EXPONENTS", "Activation", "Layer", "exponent", "find_layer", "quantise"]
 
 Real = NDArray[np.floating]
 
@@ -79,6 +80,15 @@ class Activation:
     relu: bool = False
     leak: int = 0
     limit: float | None = None
+
+
+ACTIVATIONS = {
+    "none": Activation(),
+    "relu": Activation(relu=True),
+    "relu6": Activation(relu=True, limit=6.0),
+    **{f"leaky_relu_{1 << leak}": Activation(leak=leak) for leak in range(1, 8)},
+}
+"""By name. ``leaky_relu_8`` divides by 8 what is not positive."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,3 +184,52 @@ class Layer:
         wbar = np.ldexp(self.products.dw(xc, g, self.taps).astype(np.float64), -(e_x + e_g))
         bbar = np.ldexp(g.reshape(-1, g.shape[-1]).sum(0).astype(np.float64), -e_g)
         return xbar.astype(x.dtype), wbar.astype(w.dtype), bbar.astype(w.dtype)
+
+
+@functools.cache
+def _products(backend: str) -> Products:
+    """One array for all layers: a simulated unit is built once."""
+    return open_products(backend)
+
+
+@functools.cache
+def _layer(products: Products, activation: str, taps: Taps | None) -> Layer:
+    return Layer(products, taps, ACTIVATIONS[activation])
+
+
+def find_layer(
+    backend: str | Products, activation: str, taps: tuple[int, int, int, int, int, bool] | None = None
+) -> Layer:
+    """The layer of that name, the same for the same arguments.
+
+    Parameters
+    ----------
+    backend : str or Products
+        ``"golden"`` (numpy) or ``"rtl"`` (the hardware, simulated): the same bits.
+    activation : str
+        One of :data:`ACTIVATIONS`.
+    taps : tuple, optional
+        Of a convolution: height, width, stride, padding, dilation, and whether it is depthwise.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown or a number is out of range.
+    """
+    if activation not in ACTIVATIONS:
+        raise UsageError(f"activation {activation!r} is unknown; choose {', '.join(ACTIVATIONS)}")
+    found = None
+    if taps is not None:
+        height, width, stride, padding, dilation, depthwise = taps
+        try:
+            found = Taps(
+                height=height,
+                width=width,
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                depthwise=depthwise,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    return _layer(_products(backend) if isinstance(backend, str) else backend, activation, found)

@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 
 from pullback.errors import UsageError
-from pullback.layers import EXPONENTS, Activation, Layer
+from pullback.layers import ACTIVATIONS, EXPONENTS, Layer, find_layer
 from pullback.operator import DOUBLE_BACKWARD
-from pullback.products import Products, open_products
-from pullback.rtl.systolic.convolution import Taps
+from pullback.products import Products
 
 try:
     import torch
@@ -38,15 +37,7 @@ except ImportError as error:
         "pullback.Linear needs PyTorch, which is not installed; pip install 'pullback[torch]'"
     ) from error
 
-__all__ = ["ACTIVATIONS", "Conv2d", "Linear", "conv2d", "convert", "linear"]
-
-ACTIVATIONS = {
-    "none": Activation(),
-    "relu": Activation(relu=True),
-    "relu6": Activation(relu=True, limit=6.0),
-    **{f"leaky_relu_{1 << leak}": Activation(leak=leak) for leak in range(1, 8)},
-}
-"""By name. ``leaky_relu_8`` divides by 8 what is not positive."""
+__all__ = ["Conv2d", "Linear", "conv2d", "convert", "linear"]
 
 # An operator's arguments are tensors and constants; the layer behind one is found by its number.
 _LAYERS: dict[int, Layer] = {}
@@ -104,18 +95,10 @@ _pull.register_autograd(_refuse)
 
 
 @functools.cache
-def _products(backend: str) -> Products:
-    """One array for all layers: a simulated unit is built once."""
-    return open_products(backend)
-
-
-@functools.cache
-def _registered(products: Products, taps: Taps | None, activation: str) -> int:
+def _registered(found: Layer) -> int:
     """The number of a layer; there are as many as there are different ones, and they stay."""
-    if activation not in ACTIVATIONS:
-        raise UsageError(f"activation {activation!r} is unknown; choose {', '.join(ACTIVATIONS)}")
     number = next(_NUMBERS)
-    _LAYERS[number] = Layer(products, taps, ACTIVATIONS[activation])
+    _LAYERS[number] = found
     return number
 
 
@@ -124,17 +107,7 @@ def _registered(products: Products, taps: Taps | None, activation: str) -> int:
 def _number(
     backend: str | Products, activation: str, taps: tuple[int, int, int, int, int, bool] | None = None
 ) -> int:
-    products = _products(backend) if isinstance(backend, str) else backend
-    if taps is None:
-        return _registered(products, None, activation)
-    height, width, stride, padding, dilation, depthwise = taps
-    try:
-        found = Taps(
-            height=height, width=width, stride=stride, padding=padding, dilation=dilation, depthwise=depthwise
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return _registered(products, found, activation)
+    return _registered(find_layer(backend, activation, taps))
 
 
 def _check(**tensors: Tensor | None) -> None:
@@ -171,7 +144,7 @@ def linear(
     exponent : int
         y are codes of 8 bits times ``2^-exponent``.
     activation : str
-        One of :data:`ACTIVATIONS`.
+        One of :data:`pullback.layers.ACTIVATIONS`.
     backend : str or Products
         ``"golden"`` (numpy) or ``"rtl"`` (the hardware, simulated): the same bits.
 
@@ -267,7 +240,7 @@ class Linear(_Observed):
     inputs, outputs : int
     bias : bool
     activation : str
-        One of :data:`ACTIVATIONS`.
+        One of :data:`pullback.layers.ACTIVATIONS`.
     backend : str or Products
 
     Attributes

@@ -11,8 +11,8 @@ from torch import nn
 
 import pullback
 from pullback import UsageError
-from pullback.layers import Layer, exponent, quantise
-from pullback.nn import ACTIVATIONS, Conv2d, Linear, conv2d, convert, linear
+from pullback.layers import ACTIVATIONS, Layer, exponent, quantise
+from pullback.nn import Conv2d, Linear, conv2d, convert, linear
 from pullback.products import GoldenProducts, RtlProducts
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
 
