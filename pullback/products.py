@@ -9,6 +9,7 @@ they agree to the bit.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -103,6 +104,17 @@ class GoldenProducts:
         return _golden(taps).dw(x, dy, (taps.height, taps.width), depthwise=taps.depthwise)
 
 
+def _alone(method):
+    """One thread at a time: partial sums stay in the unit from one programme to the next."""
+
+    @functools.wraps(method)
+    def locked(self, *args):
+        with self._lock:
+            return method(self, *args)
+
+    return locked
+
+
 class RtlProducts:
     """The array's unit, simulated clock by clock; compiled on first use.
 
@@ -141,7 +153,7 @@ class RtlProducts:
         self.cycles, self.macs = 0, 0
         self._progress = progress
         self._model: ArrayModel | None = None
-        self._lock = threading.Lock()  # a model belongs to one thread at a time
+        self._lock = threading.Lock()  # a product of several programmes belongs to one thread at a time
 
     def prepare(self) -> ArrayModel:
         """The simulated unit; builds it if it is not there."""
@@ -152,8 +164,7 @@ class RtlProducts:
     # What both kinds of operands share.
 
     def _run(self, jobs: list[Fields], loads: list[Load], **more: Any) -> ArrayRun:
-        with self._lock:
-            run = self.prepare().run(jobs, loads=loads, **more)
+        run = self.prepare().run(jobs, loads=loads, **more)
         self.cycles += run.cycles
         if run.overflow:
             raise OverflowError(
@@ -180,6 +191,7 @@ class RtlProducts:
                 f"memory={1 << (-(-size // self.build.lanes) - 1).bit_length()} rows"
             )
 
+    @_alone
     def y(
         self, x: Codes, w: Codes, bias: Codes | None, how: Requantisation, taps: Taps | None
     ) -> tuple[Codes, Codes]:
@@ -214,6 +226,7 @@ class RtlProducts:
             branches.append(_side_by_side(run.emitted, outer)[:, :n])
         return np.concatenate(codes), np.concatenate(branches)
 
+    @_alone
     def dx(self, dy: Codes, w: Codes, shape: tuple[int, ...], taps: Taps | None) -> Codes:
         """See :class:`Products`."""
         build = self.build
@@ -240,6 +253,7 @@ class RtlProducts:
             found.append(_side_by_side(run.emitted, outer)[:, :k])
         return np.concatenate(found)
 
+    @_alone
     def dw(self, x: Codes, dy: Codes, taps: Taps | None) -> Codes:
         """See :class:`Products`."""
         build, array = self.build, self.build.array
