@@ -271,14 +271,15 @@ class ArrayUnit(wiring.Component):
                 m.d.sync += self.counts[k].eq(0)
             with m.Elif(event):
                 m.d.sync += self.counts[k].eq(self.counts[k] + 1)
-        since = Signal(32)
+        # Clocks since the first row, this one counted.
+        begun, since = Signal(), Signal(32)
         with m.If(self.go):
-            m.d.sync += [since.eq(0), self.counts[-1].eq(0)]
+            m.d.sync += [begun.eq(0), since.eq(1), self.counts[-1].eq(0)]
         with m.Else():
-            with m.If((since != 0) | self.events.row):
-                m.d.sync += since.eq(since + 1)
+            with m.If(begun | self.events.row):
+                m.d.sync += [begun.eq(1), since.eq(since + 1)]
             with m.If(self.events.result):
-                m.d.sync += self.counts[-1].eq(since + 1)
+                m.d.sync += self.counts[-1].eq(since)
         for name in ("overflow", "clipped"):
             flag = getattr(self, name)
             with m.If(self.go):
