@@ -325,8 +325,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             1,
         )
     except RuntimeError as error:
-        from pullback.sim.library import BuildFailed
         from pullback.sim.toolchain import ToolMissing
+        from pullback.sim.verilated import BuildFailed
 
         if isinstance(error, typer.Exit):
             return error.exit_code

@@ -22,7 +22,7 @@ import numpy as np
 
 from pullback.backend import Backend
 from pullback.errors import UsageError
-from pullback.layers import Layer, find_layer
+from pullback.layers import Layer, check_conv2d, check_linear, find_layer
 from pullback.operator import DOUBLE_BACKWARD, Operator
 from pullback.products import Products
 
@@ -132,10 +132,7 @@ def linear(
         (a ``ValueError``) on an unknown name, or an array of the wrong shape or dtype.
     """
     x, weight, b = _arrays(x, weight, bias)
-    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
-        raise UsageError(
-            f"x has the shape {x.shape} and weight {weight.shape}; give (..., inputs) and (outputs, inputs)"
-        )
+    check_linear(x.shape, weight.shape)
     run = _computed(find_layer(backend, activation), int(exponent))
     return run(x.reshape(-1, x.shape[-1]), weight.T, b).reshape(*x.shape[:-1], weight.shape[0])
 
@@ -161,13 +158,7 @@ def conv2d(
         As :func:`linear`, and on groups that are neither 1 nor depthwise.
     """
     x, weight, b = _arrays(x, weight, bias)
-    if x.ndim != 4 or weight.ndim != 4:
-        raise UsageError(f"x has the shape {x.shape} and weight {weight.shape}; give (number, channels, height, width) "
-                         "and (outputs, channels / groups, h, w)")  # fmt: skip
-    depthwise = groups != 1
-    if depthwise and not groups == x.shape[1] == weight.shape[0]:
-        raise UsageError(f"groups={groups} of {x.shape[1]} channels and {weight.shape[0]} outputs; give 1, or as many "
-                         "as both")  # fmt: skip
+    depthwise = check_conv2d(x.shape, weight.shape, groups)
     taps = (weight.shape[2], weight.shape[3], stride, padding, dilation, depthwise)
     run = _computed(find_layer(backend, activation, taps), int(exponent))
     w = weight.transpose(2, 3, 1, 0)

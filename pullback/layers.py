@@ -27,7 +27,17 @@ from pullback.products import OPERAND_BITS, TOTAL_BITS, Codes, Products, open_pr
 from pullback.rtl.systolic.convolution import Taps
 from pullback.sim.golden.requantise import Requantisation
 
-__all__ = ["ACTIVATIONS", "EXPONENTS", "Activation", "Layer", "exponent", "find_layer", "quantise"]
+__all__ = [
+    "ACTIVATIONS",
+    "EXPONENTS",
+    "Activation",
+    "Layer",
+    "check_conv2d",
+    "check_linear",
+    "exponent",
+    "find_layer",
+    "quantise",
+]
 
 Real = NDArray[np.floating]
 
@@ -184,6 +194,36 @@ class Layer:
         wbar = np.ldexp(self.products.dw(xc, g, self.taps).astype(np.float64), -(e_x + e_g))
         bbar = np.ldexp(g.reshape(-1, g.shape[-1]).sum(0).astype(np.float64), -e_g)
         return xbar.astype(x.dtype), wbar.astype(w.dtype), bbar.astype(w.dtype)
+
+
+def check_linear(x: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    """Refuses shapes that are not (..., inputs) and (outputs, inputs).
+
+    Raises
+    ------
+    UsageError
+    """
+    if len(x) < 1 or len(weight) != 2 or x[-1] != weight[1]:
+        raise UsageError(f"x has the shape {x} and weight {weight}; give (..., inputs) and (outputs, inputs)")
+
+
+def check_conv2d(x: tuple[int, ...], weight: tuple[int, ...], groups: int) -> bool:
+    """Whether it is depthwise. Refuses shapes that are not those of a convolution of pictures, and other groups.
+
+    Raises
+    ------
+    UsageError
+    """
+    if len(x) != 4 or len(weight) != 4:
+        raise UsageError(
+            f"x has the shape {x} and weight {weight}; give (number, channels, height, width) and "
+            "(outputs, channels / groups, h, w)"
+        )
+    if groups != 1 and not groups == x[1] == weight[0]:
+        raise UsageError(
+            f"groups={groups} of {x[1]} channels and {weight[0]} outputs; give 1, or as many as both"
+        )
+    return groups != 1
 
 
 @functools.cache

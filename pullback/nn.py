@@ -20,12 +20,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pullback.errors import UsageError
-from pullback.layers import ACTIVATIONS, EXPONENTS, Layer, find_layer
+from pullback.layers import ACTIVATIONS, EXPONENTS, Layer, check_conv2d, check_linear, find_layer
 from pullback.operator import DOUBLE_BACKWARD
 from pullback.products import Products
 
@@ -154,9 +155,7 @@ def linear(
         (a ``ValueError``) on an unknown name, or a tensor of the wrong shape, dtype or device.
     """
     _check(x=x, weight=weight, bias=bias)
-    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
-        raise UsageError(f"x has the shape {tuple(x.shape)} and weight {tuple(weight.shape)}; give (..., inputs) and "
-                         "(outputs, inputs)")  # fmt: skip
+    check_linear(tuple(x.shape), tuple(weight.shape))
     number = _number(backend, activation)
     rows, w = x.reshape(-1, x.shape[-1]), weight.T
     b = weight.new_zeros(0) if bias is None else bias
@@ -188,13 +187,7 @@ def conv2d(
         As :func:`linear`, and on other groups.
     """
     _check(x=x, weight=weight, bias=bias)
-    if x.ndim != 4 or weight.ndim != 4:
-        raise UsageError(f"x has the shape {tuple(x.shape)} and weight {tuple(weight.shape)}; give (number, channels, "
-                         "height, width) and (outputs, channels / groups, h, w)")  # fmt: skip
-    depthwise = groups != 1
-    if depthwise and not groups == x.shape[1] == weight.shape[0]:
-        raise UsageError(f"groups={groups} of {x.shape[1]} channels and {weight.shape[0]} outputs; give 1, or as many "
-                         "as both")  # fmt: skip
+    depthwise = check_conv2d(tuple(x.shape), tuple(weight.shape), groups)
     kernel = (weight.shape[2], weight.shape[3])
     number = _number(backend, activation, (*kernel, stride, padding, dilation, depthwise))
     pictures = x.permute(0, 2, 3, 1).contiguous()
@@ -220,9 +213,11 @@ class _Observed(nn.Module):
         self.register_buffer("exponent", torch.zeros((), dtype=torch.int64))
         self.register_buffer("peak", torch.zeros((), dtype=torch.float64))
 
-    def _observe(self, results: Tensor) -> int:
+    def _observe(self, results: Callable[[], Tensor]) -> int:
+        """The exponent, after a look at the results in floats if it is still to be found."""
         if self.training:
-            self.peak.copy_(torch.maximum(self.peak * (15 / 16), results.detach().abs().amax().double()))
+            with torch.no_grad():
+                self.peak.copy_(torch.maximum(self.peak * (15 / 16), results().abs().amax().double()))
             peak = float(self.peak)
             if not math.isfinite(peak):
                 raise UsageError("a result is NaN or infinite; look at the inputs and the learning rate")
@@ -267,12 +262,9 @@ class Linear(_Observed):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., inputs] -> [..., outputs]."""
         _check(x=x, weight=self.weight)
-        exponent = int(self.exponent)
-        if self.training:
-            with torch.no_grad():
-                exponent = self._observe(
-                    _act(nn.functional.linear(x, self.weight, self.bias), self.activation)
-                )
+        exponent = self._observe(
+            lambda: _act(nn.functional.linear(x, self.weight, self.bias), self.activation)
+        )
         return linear(
             x, self.weight, self.bias, exponent=exponent, activation=self.activation, backend=self.backend
         )
@@ -317,11 +309,9 @@ class Conv2d(_Observed):
     def forward(self, x: Tensor) -> Tensor:
         """x [number, channels, height, width] -> [number, outputs, height, width]."""
         _check(x=x, weight=self.weight)
-        exponent = int(self.exponent)
-        if self.training:
-            with torch.no_grad():
-                found = nn.functional.conv2d(x, self.weight, self.bias, **self.places)
-                exponent = self._observe(_act(found, self.activation))
+        exponent = self._observe(
+            lambda: _act(nn.functional.conv2d(x, self.weight, self.bias, **self.places), self.activation)
+        )
         return conv2d(
             x,
             self.weight,

@@ -23,8 +23,8 @@ from pullback.rtl.systolic.descriptor import Memory, encode
 from pullback.rtl.systolic.tiler import Matrix
 from pullback.rtl.systolic.unit import EVENTS, ArrayUnit
 from pullback.sim.generated import generated
-from pullback.sim.library import BuildFailed, Loop, Progress, library
 from pullback.sim.model import CoreError, StuckError
+from pullback.sim.verilated import BuildFailed, Loop, Progress, library
 
 __all__ = ["ArrayModel", "ArrayRun", "Load", "packed", "unpacked"]
 
@@ -124,7 +124,7 @@ class ArrayModel:
     progress : callable, optional
         Gets (fraction, message) while it is built.
     optimise : str
-        See :func:`~pullback.sim.library.library`.
+        See :func:`~pullback.sim.verilated.library`.
     """
 
     def __init__(self, build: UnitBuild, *, progress: Progress | None = None, optimise: str = "fast") -> None:

@@ -27,8 +27,8 @@ from types import MappingProxyType
 import numpy as np
 
 from pullback.sim.beats import CONTAINER_BITS, Beats, pack_frames, unpack_frames
-from pullback.sim.library import BuildFailed, Loop, Ports, Progress, library
 from pullback.sim.stalls import NONE, Stall
+from pullback.sim.verilated import BuildFailed, Loop, Ports, Progress, library
 
 __all__ = [
     "INPUTS",

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pullback.sim import toolchain
-from pullback.sim.library import BuildFailed
 from pullback.sim.model import Model
 from pullback.sim.toolchain import ToolMissing, cache_directory
+from pullback.sim.verilated import BuildFailed
 
 _BUILD = """
 import sys
