@@ -86,8 +86,8 @@ class Register:
     address : int
         Byte address, a multiple of 4.
     access : str
-        ``"r"`` read only (a write is answered SLVERR), ``"w"`` write only (reads as 0),
-        ``"rw1c"`` readable, writing a 1 to a bit clears it.
+        ``"r"`` read only (a write is answered SLVERR), ``"w"`` write only (reads as 0), ``"rw"`` readable and
+        writable, ``"rw1c"`` readable, writing a 1 to a bit clears it.
     fields : tuple of Field
         From bit 0 up.
     doc : str
@@ -498,16 +498,16 @@ class RegisterMap:
         names = ", ".join(register.name for register in CONTROL_REGISTERS)
         raise ValueError(f"no register is called {name!r}; there are {names}")
 
-    def constant(self, name: str) -> int:
-        """What a register reads that never changes: ID, VERSION, MAX_SIZE, BUILD, PARAMETERS, RESULT_WORDS.
+    @property
+    def registers(self) -> tuple[Register, ...]:
+        """The control registers."""
+        return CONTROL_REGISTERS
 
-        Raises
-        ------
-        ValueError
-            If the register is not one of those.
-        """
+    @property
+    def constants(self) -> dict[str, int]:
+        """What the registers read that never change: ID, VERSION, MAX_SIZE, BUILD, PARAMETERS, RESULT_WORDS."""
         major, minor, patch = self.version
-        values = {
+        return {
             "ID": ID,
             "VERSION": major << 16 | minor << 8 | patch,
             "MAX_SIZE": self.max_width | self.max_height << 16,
@@ -515,6 +515,16 @@ class RegisterMap:
             "PARAMETERS": self.parameter_words,
             "RESULT_WORDS": self.result_words,
         }
+
+    def constant(self, name: str) -> int:
+        """One of `constants`.
+
+        Raises
+        ------
+        ValueError
+            If the register is not one of those.
+        """
+        values = self.constants
         if name not in values:
             raise ValueError(f"register {name!r} is not constant; those are {', '.join(values)}")
         return values[name]

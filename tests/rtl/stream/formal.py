@@ -21,9 +21,23 @@ import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, Cat, Const, Fragment, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import (
+    Assert,
+    Assume,
+    Cat,
+    Const,
+    Elaboratable,
+    Fragment,
+    Module,
+    Mux,
+    ResetSignal,
+    Signal,
+    Value,
+    ValueLike,
+)
 
 from pullback.rtl.numeric.format import SQ, UQ
 from pullback.rtl.stream.feeder import Feeder
@@ -45,6 +59,7 @@ __all__ = [
     "prove",
     "register_place",
     "signal_of",
+    "with_fault",
 ]
 
 
@@ -423,6 +438,18 @@ def signal_of(module: Module | Fragment, name: str) -> Signal:
     return {s.name: s for s in assigned}[name]
 
 
+def with_fault(part: type[Elaboratable], domain: str, name: str, value: Callable[[Any], ValueLike]) -> Any:
+    """The part, whose signal of that name is set to something else; ``value`` is given the part."""
+
+    class Faulty(part):
+        def elaborate(self, platform) -> Fragment:
+            fragment = Fragment.get(super().elaborate(platform), platform)
+            fragment.add_statements(domain, signal_of(fragment, name).eq(value(self)))
+            return fragment
+
+    return Faulty
+
+
 class RasterOrder:
     """Raster order, as the specification has it: where beat n of an endless run of pictures stands."""
 
@@ -695,6 +722,6 @@ def prove(proof: QueueProof, folder: Path, *, depth: int, faulty: bool = False) 
         text=True,
     )
     log = done.stdout + done.stderr
-    failed = re.search(r"failed assertion .* at \S*?:(\d+)", log)
-    violated = failed and linecache.getline(__file__, int(failed[1])).strip()
+    failed = re.search(r"failed assertion .* at (\S*?):(\d+)", log)
+    violated = failed and linecache.getline(failed[1], int(failed[2])).strip()
     return Verdict("DONE (PASS" in log, violated, log)
