@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.ram import BlockRam
 from .build import UnitBuild
-from .descriptor import WORD, layout
+from .descriptor import WORD, Kind, layout
 
 __all__ = ["Programme"]
 
@@ -17,6 +17,8 @@ class Programme(wiring.Component):
     """Descriptors from word ``start`` on, until one that says it is the ``last``.
 
     A descriptor is offered ``words + 3`` clocks after the one before was taken, in the words' order, lowest bits first.
+    One that is none ends the programme with the one before: no row beyond the memory is read, and no job of a kind that
+    does not exist is offered.
 
     Parameters
     ----------
@@ -35,6 +37,9 @@ class Programme(wiring.Component):
         It stays until it is taken.
     running : Out(1)
         From ``go`` until the last descriptor is taken.
+    unknown, over : Out(1)
+        In this clock the programme ends early: its next descriptor is of a kind that does not exist; reaches beyond the
+        end of the memory.
 
     Attributes
     ----------
@@ -57,6 +62,8 @@ class Programme(wiring.Component):
                 "offered": Out(1),
                 "taken": In(1),
                 "running": Out(1),
+                "unknown": Out(1),
+                "over": Out(1),
             }
         )
 
@@ -71,14 +78,21 @@ class Programme(wiring.Component):
             ram.read_row.eq(row),
         ]
         left = Signal(range(self.words))
-        reads, arrives, ends = Signal(), Signal(ram.latency), Signal(ram.latency)
+        reads = Signal()
+        arrives = Signal(ram.latency)
+        begins = Signal(ram.latency)
+        ends = Signal(ram.latency)
+        beyond = Signal()  # there is no such row
+        read = reads & ~beyond
+        m.d.comb += self.over.eq(reads & beyond)
         m.d.sync += [
-            arrives.eq(Cat(reads, arrives)),
-            ends.eq(Cat(reads & (left == 0), ends)),
+            arrives.eq(Cat(read, arrives)),
+            begins.eq(Cat(read & (left == self.words - 1), begins)),
+            ends.eq(Cat(read & (left == 0), ends)),
         ]
         with m.If(reads):
-            m.d.sync += [row.eq(row + 1), left.eq(left - 1)]
-            with m.If(left == 0):
+            m.d.sync += [row.eq(row + 1), left.eq(left - 1), beyond.eq(row == self._build.programme - 1)]
+            with m.If((left == 0) | beyond):
                 m.d.sync += reads.eq(0)
         # The whole register moves by a word: no word has an enable of its own.
         bits = Signal(self.words * WORD, reset_less=True)
@@ -86,12 +100,24 @@ class Programme(wiring.Component):
             m.d.sync += bits.eq(Cat(bits[WORD:], ram.read_data))
         m.d.comb += self.descriptor.as_value().eq(bits)
         again = self.taken & ~self.descriptor.last
-        with m.If(ends[-1]):
+        # The kind comes with the first word, and is looked at by the time of the last.
+        first_kind = ram.read_data[: Shape.cast(Kind).width]
+        strange = Signal()
+        with m.If(begins[-1]):
+            m.d.sync += strange.eq(~Cat(first_kind == kind for kind in Kind).any())
+        m.d.comb += self.unknown.eq(ends[-1] & strange)
+        with m.If(ends[-1] & ~strange):
             m.d.sync += self.offered.eq(1)
+        with m.If(self.unknown | self.over):
+            m.d.sync += self.running.eq(0)
         with m.If(self.taken):
             m.d.sync += [self.offered.eq(0), self.running.eq(~self.descriptor.last)]
         with m.If(self.go):
-            m.d.sync += [row.eq(self.start), self.running.eq(1)]
+            m.d.sync += [
+                row.eq(self.start),
+                beyond.eq(self.start >= self._build.programme),
+                self.running.eq(1),
+            ]
         with m.If(self.go | again):
             m.d.sync += [reads.eq(1), left.eq(self.words - 1)]
         return m

@@ -165,8 +165,8 @@ class Sequencer(wiring.Component):
         h is a row that gives a row of results.
     drain : Out(1)
         R rows of results come of this slot.
-    other : Out(1)
-        A row of a job that is no product.
+    other, ends : Out(1)
+        A row of a job that is no product; it is the last one of its job.
     h_from : Out(Memory)
         What h reads; not the weights but for rows that are stored.
     active : Out(1)
@@ -201,6 +201,7 @@ class Sequencer(wiring.Component):
                 "row": Out(1),
                 "drain": Out(1),
                 "other": Out(1),
+                "ends": Out(1),
                 "h_from": Out(Memory),
                 "active": Out(1),
                 "moves": Out(1),
@@ -320,6 +321,7 @@ class Sequencer(wiring.Component):
             self.row.eq(running & (h.kind != Kind.DW)),
             self.drain.eq(drains),
             self.other.eq(other),
+            self.ends.eq(h.all_ends),
             self.moves.eq(running & ~padding),
             self.weights.eq(~running & v.go & ~dw),
             self.blocked.eq(h.ready & ~product & ~may),

@@ -42,7 +42,7 @@ def load(build: UnitBuild) -> data.StructLayout:
 def _leaving(shape: ShapeLike, flight: int) -> FlowFifo:
     """Catches rows that come so many clocks after they were asked for, a row a clock."""
     flight += 2
-    return FlowFifo(shape, 2 * flight + 3, flight)
+    return FlowFifo(data.StructLayout({"row": shape, "last": 1}), 2 * flight + 3, flight)
 
 
 class ArrayUnit(wiring.Component):
@@ -77,10 +77,14 @@ class ArrayUnit(wiring.Component):
     busy : Out(1)
         Until all results stand in memory.
     load : In(stream.Signature(load(build)))
+    unknown, over : Out(1)
+        In this clock the programme ends early (:class:`~pullback.rtl.systolic.programme.Programme`).
     stored : Out(stream.Signature(ArrayLayout(array.word, lanes)))
     filled : In(stream.Signature(ArrayLayout(signed(total), columns)))
         A row in six clocks at most.
     emitted : Out(stream.Signature(ArrayLayout(signed(total), columns)))
+    stored_last, emitted_last : Out(1)
+        What is offered there is the last row of its job.
     events : Out(EVENTS)
     counts : Out(ArrayLayout(unsigned(32), 7))
         Clocks of each event since ``go``, in the order of `EVENTS`, and of ``busy``; and ``span``, those from the first
@@ -124,10 +128,14 @@ class ArrayUnit(wiring.Component):
                 "go": In(1),
                 "start": In(words),
                 "busy": Out(1),
+                "unknown": Out(1),
+                "over": Out(1),
                 "load": In(stream.Signature(load(build))),
                 "stored": Out(stream.Signature(data.ArrayLayout(build.array.word, build.lanes))),
                 "filled": In(stream.Signature(wide)),
                 "emitted": Out(stream.Signature(wide)),
+                "stored_last": Out(1),
+                "emitted_last": Out(1),
                 "events": Out(EVENTS),
                 "counts": Out(data.ArrayLayout(unsigned(32), EVENTS.size + 2)),
                 "overflow": Out(1),
@@ -155,6 +163,8 @@ class ArrayUnit(wiring.Component):
             programme.go.eq(self.go),
             programme.start.eq(self.start),
             programme.taken.eq(took),
+            self.unknown.eq(programme.unknown),
+            self.over.eq(programme.over),
             sequencer.release.eq(took),
             results.release.eq(took),
         ]
@@ -216,21 +226,30 @@ class ArrayUnit(wiring.Component):
         source = delayed(m, "source", sequencer.h_from.as_value(), self._read)
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         m.submodules.store = store = _leaving(self.stored.payload.shape(), self._read)
-        m.submodules.emit = emit = _leaving(
-            self.emitted.payload.shape(), Results.lead + PartialSums.latency + 1
-        )
+        behind = Results.lead + PartialSums.latency + 1
+        m.submodules.emit = emit = _leaving(self.emitted.payload.shape(), behind)
         m.d.sync += [
             emit.i.valid.eq(results.emitted.valid),
-            emit.i.payload.eq(results.emitted.payload),
+            emit.i.payload.row.eq(results.emitted.payload),
         ]
         m.d.comb += [
             store.i.valid.eq(delayed(m, "stored", stored, self._read, reset=True)),
-            store.i.payload.eq(Mux(source[1], weights.o, Mux(source[0], cotangents.o, activations.o))),
+            store.i.payload.row.eq(Mux(source[1], weights.o, Mux(source[0], cotangents.o, activations.o))),
+            store.i.payload.last.eq(delayed(m, "stored_ends", sequencer.ends, self._read)),
+            emit.i.payload.last.eq(delayed(m, "emitted_ends", sequencer.ends, behind)),
             sequencer.stores.eq(store.room),
             sequencer.emits.eq(emit.room),
         ]
-        wiring.connect(m, store.o, wiring.flipped(self.stored))
-        wiring.connect(m, emit.o, wiring.flipped(self.emitted))
+        for fifo, port, last in (
+            (store, self.stored, self.stored_last),
+            (emit, self.emitted, self.emitted_last),
+        ):
+            m.d.comb += [
+                port.valid.eq(fifo.o.valid),
+                port.payload.eq(fifo.o.payload.row),
+                last.eq(fifo.o.payload.last),
+                fifo.o.ready.eq(port.ready),
+            ]
 
         # Rows that come in: the next one when the one before has been added.
         fills = sequencer.other & (sequencer.kind == Kind.FILL)
