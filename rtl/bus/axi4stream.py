@@ -15,7 +15,7 @@ from pullback.rtl.numeric.format import Format
 from pullback.rtl.stream.pixel import Pixel, beat_layout, check_lanes
 from pullback.rtl.stream.skid import SkidBuffer
 
-__all__ = ["Align", "Pack", "Unpack", "axi4stream_members", "unpacked_layout"]
+__all__ = ["Align", "Pack", "Unpack", "axi4stream_members", "saturated", "unpacked_layout"]
 
 
 def axi4stream_members(width: int, *, sink: bool, prefix: str = "") -> dict[str, wiring.Member]:
@@ -102,7 +102,7 @@ class Unpack(wiring.Component):
             for name, form in self.pixel.channels:
                 code = skid.o.payload.data[position : position + self.container]
                 position += self.container
-                m.d.comb += self.o.payload.lane[lane][name].eq(_saturate(code, form))
+                m.d.comb += self.o.payload.lane[lane][name].eq(saturated(code, form))
         return m
 
 
@@ -260,7 +260,7 @@ class Pack(wiring.Component):
         return m
 
 
-def _saturate(code: Value, form: Format) -> Value:
+def saturated(code: Value, form: Format) -> Value:
     """The container's value, brought into the format."""
     if form.signed:
         top = code[form.width - 1 :]
