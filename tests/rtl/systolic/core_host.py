@@ -106,24 +106,30 @@ class Watch:
 class ArrayHost:
     """What a driver does with an `ArrayCore`.
 
-    With a seed every stream and every channel of AXI4-Lite stalls at random, two clocks of five.
+    With a seed every stream and every channel of AXI4-Lite stalls at random, two clocks of five. ``inward`` and
+    ``outward`` are the streams there are.
     """
 
-    def __init__(self, dut: Any, build: UnitBuild = BUILD, *, seed: int | None = None) -> None:
-        self.dut, self.build, self.map = dut, build, ArrayMap(build)
+    def __init__(
+        self,
+        dut: Any,
+        *,
+        seed: int | None = None,
+        inward: Sequence[str] = ("load", "filled"),
+        outward: Sequence[str] = ("stored", "emitted"),
+    ) -> None:
+        self.dut, self.build, self.map = dut, BUILD, ArrayMap(BUILD)
         self.edge = RisingEdge(dut.clk)
         dut.rst.value = 1
         Clock(dut.clk, PERIOD, "ns").start()
         self.axi = AXILite(dut, seed=seed)
         self.sources = {
             name: AxiStreamSource(AxiStreamBus.from_prefix(dut, f"s_axis_{name}"), dut.clk, dut.rst)
-            for name in ("load", "filled")
-            if hasattr(dut, f"s_axis_{name}_tdata")
+            for name in inward
         }
         self.sinks = {
             name: AxiStreamSink(AxiStreamBus.from_prefix(dut, f"m_axis_{name}"), dut.clk, dut.rst)
-            for name in ("stored", "emitted")
-            if hasattr(dut, f"m_axis_{name}_tdata")
+            for name in outward
         }
         for name, port in {**self.sources, **self.sinks}.items():
             port.log.setLevel(logging.WARNING)
