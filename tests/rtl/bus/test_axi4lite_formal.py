@@ -173,9 +173,11 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_refuted(name, tmp_path):
     faulty = with_fault(AXI4Lite, "sync", *FAULTS[name])
     verdict = prove(AXI4LiteProof(faulty()), tmp_path, depth=8, faulty=True)
+    print(name, "->", verdict.violated)
     assert not verdict.proved
     assert verdict.violated, verdict.log

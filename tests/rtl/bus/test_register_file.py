@@ -152,10 +152,12 @@ FAULTS = {
 
 
 @pytest.mark.formal
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_refuted(name, tmp_path):
     faulty = with_fault(RegisterFile, "sync", *FAULTS[name])
     verdict = prove(RegisterFileProof(faulty), tmp_path, depth=10, faulty=True)
+    print(name, "->", verdict.violated)
     assert not verdict.proved
     assert verdict.violated, verdict.log
 
