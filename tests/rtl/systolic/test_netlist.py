@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 
 from pullback.gen.mapped import mapped
+from pullback.rtl.stream.ram import BlockRam
 from pullback.rtl.systolic.array import SystolicArray
-from pullback.rtl.systolic.build import ArrayBuild
+from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
+from pullback.rtl.systolic.unit import ArrayUnit
 from pullback.sim.bench.array import Waves, random_tile, schedule
 from pullback.sim.bench.waves import play, unpack
 from pullback.sim.golden.matmul import PRODUCTS
+
+from .test_unit import Session
 
 pytestmark = pytest.mark.synthesis
 
@@ -108,3 +112,25 @@ def test_netlist_is_golden(family, tmp_path):
         assert wrong(made.sources(), build, waves, rng) == []
     planted = inverted(made.netlist, tables(made.netlist)[0])
     assert wrong(sources | {"core.v": planted}, build, waves, rng) != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["ecp5", "ice40"])
+def test_unit_is_golden(family, tmp_path):
+    """A programme of all three products on the netlist of a unit with its memories; every stream stalls at random."""
+    array = ArrayBuild(rows=3, columns=2, family=family)
+    ram = family if family in BlockRam.families else "generic"
+    build = UnitBuild(array=array, memory=512, sums=256, masks=64, programme=1024, ram=ram)
+    made = mapped(ArrayUnit(build), family, tmp_path)
+    print(family, dict(sorted(made.cells.items())))
+    assert made.cells[BLOCKS[family][0]] == 6
+    sources = made.sources(model(family), *([(CELLS / "ecp5_dp16kd.v").read_text()] if ram == "ecp5" else []))
+    session = Session(build, 1)
+    for job in (session.y, session.dx, session.dw):
+        job(int(session.rng.integers(3, 8)))
+    print(dict(sorted(session.hit.items())))
+    for fields, what, _ in session.wanted:
+        session.host.want(fields, what)
+    found = session.host.play(seed=1, sources=sources)
+    for values, (_, what, expected) in zip(found, session.wanted, strict=True):
+        np.testing.assert_array_equal(values, expected, str(what))
