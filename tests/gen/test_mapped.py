@@ -11,6 +11,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from pullback.gen.flow import SynthesisError
 from pullback.gen.mapped import FAMILIES, Mapped, mapped
 from pullback.sim.bench.waves import play
 
@@ -78,6 +79,13 @@ def test_an_unknown_family_is_refused(tmp_path):
     with pytest.raises(ValueError, match="family 'tin' is unknown; give ecp5 or ice40 or gowin or nexus"):
         mapped(Counter(), "tin", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_what_is_no_cell_of_the_family_is_refused(tmp_path, monkeypatch):
+    nothing = {"gowin": ("proc\nhierarchy", "gowin/cells_sim.v")}
+    monkeypatch.setattr("pullback.gen.mapped._FAMILIES", nothing)
+    with pytest.raises(SynthesisError, match=r"mapped\.v has cells that are none of gowin: .*\$add"):
+        mapped(Counter(), "gowin", tmp_path)
 
 
 def test_models_that_are_brought_take_the_place_of_yosys_own():
