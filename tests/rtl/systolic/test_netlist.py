@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from pullback.gen.mapped import mapped
-from pullback.rtl.stream.ram import BlockRam
 from pullback.rtl.systolic.array import SystolicArray
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
 from pullback.rtl.systolic.unit import ArrayUnit
@@ -115,16 +114,17 @@ def test_netlist_is_golden(family, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["ecp5", "ice40"])
-def test_unit_is_golden(family, tmp_path):
-    """A programme of all three products on the netlist of a unit with its memories; every stream stalls at random."""
-    array = ArrayBuild(rows=3, columns=2, family=family)
-    ram = family if family in BlockRam.families else "generic"
-    build = UnitBuild(array=array, memory=512, sums=256, masks=64, programme=1024, ram=ram)
-    made = mapped(ArrayUnit(build), family, tmp_path)
-    print(family, dict(sorted(made.cells.items())))
-    assert made.cells[BLOCKS[family][0]] == 6
-    sources = made.sources(model(family), *([(CELLS / "ecp5_dp16kd.v").read_text()] if ram == "ecp5" else []))
+def test_unit_is_golden(tmp_path):
+    """A programme of all three products on the netlist of a unit with its memories; every stream stalls at random.
+
+    On the ECP5 only: the iCE40 has no distributed RAM, which the unit's FIFOs ask for.
+    """
+    array = ArrayBuild(rows=3, columns=2, family="ecp5")
+    build = UnitBuild(array=array, memory=512, sums=256, masks=64, programme=1024, ram="ecp5")
+    made = mapped(ArrayUnit(build), "ecp5", tmp_path)
+    print(dict(sorted(made.cells.items())))
+    assert made.cells["MULT18X18D"] == 6 and made.cells["DP16KD"] > 0
+    sources = made.sources(model("ecp5"), (CELLS / "ecp5_dp16kd.v").read_text())
     session = Session(build, 1)
     for job in (session.y, session.dx, session.dw):
         job(int(session.rng.integers(3, 8)))
