@@ -78,8 +78,7 @@ def mapped(
     """Synthesises a component for a family.
 
     For the ECP5 it is mapped as `synthesis.netlist` does it, unit by unit, without the harness; ``workers`` and
-    ``apart`` are meant as there. For all else yosys maps it in one run. Only Nexus gets
-    pads.
+    ``apart`` are meant as there. For all else yosys maps it in one run. Pads are left out, but on Nexus.
 
     The directory (made if it is not there) receives ``core.v``, ``script.ys``, ``yosys.log`` and the netlist as
     ``mapped.json`` and ``mapped.v``; mapped units in its folder ``units`` are taken as they are.

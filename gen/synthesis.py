@@ -247,9 +247,7 @@ def netlist(component: Component, *, directory: Path, workers: int = 1, apart: s
     """Synthesises a component in its harness with yosys' ``synth_ecp5``, ``workers`` of its units at a time.
 
     The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the harness is
-    merged into it. Its units keep theirs too, since what crosses them comes from registers anyway, and each is mapped
-    by a yosys of its own: yosys 0.70 in WebAssembly ends with status 1 inside ABC, without a word, when it maps a VJP
-    core in one run.
+    merged into it. Its units keep theirs too, and each is mapped by a yosys of its own (`units`).
 
     The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``script.ys``,
     ``netlist.json``, ``attraction.json`` and ``yosys.log``, and mapped units in its folder ``units``. Where it holds
@@ -262,7 +260,7 @@ def netlist(component: Component, *, directory: Path, workers: int = 1, apart: s
     Raises
     ------
     SynthesisError
-        If yosys fails or is not there.
+        If yosys fails or is not there, or lets two cells drive one net.
     """
     told = _Told.of(component, apart)
     directory.mkdir(parents=True, exist_ok=True)
