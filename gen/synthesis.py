@@ -15,20 +15,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from amaranth.lib.wiring import Component
 
+from .drivers import check_drivers
 from .flow import Device, SynthesisError, run_tool, tool_versions
 from .macros import Attraction, anneal, attraction, fix_macros, sites
+from .units import Units, run_yosys, unambiguous
 from .verilog import Port, ports, verilog
 
 __all__ = [
@@ -52,7 +52,6 @@ PLACEMENT = f"annealed macros, {_PLACER} placer"
 
 _CORE = "core"
 _HARNESS = "harness"
-_UNITS = "units"
 _NETLIST = "netlist.json"
 _ATTRACTION = "attraction.json"
 
@@ -218,24 +217,18 @@ def _area(cells: dict[str, int]) -> Area:
 class _Told:
     """All that yosys is told of a component, and hashes of it and of the tools' versions."""
 
-    units: dict[str, str]
-    unit_stamps: dict[str, str]
+    units: Units
     texts: dict[str, str]
     stamp: str
 
     @classmethod
     def of(cls, component: Component, apart: str) -> _Told:
-        tools = tool_versions()
-        core = verilog(component, _CORE)
-        units = _units(core, apart)
-        unit_stamps = {
-            name: hashlib.sha256(f"{text}{_UNIT_SCRIPT}{tools}".encode()).hexdigest()
-            for name, text in units.items()
-        }
-        harness, script = _harness(ports(component)), _script(unit_stamps)
+        core = unambiguous(verilog(component, _CORE))
+        units = Units.of(core, apart)
+        harness, script = _harness(ports(component)), _script(units)
         texts = {"core.v": core, "harness.v": harness, "script.ys": script}
-        whole = hashlib.sha256(f"{texts}{tools}".encode()).hexdigest()
-        return cls(units=units, unit_stamps=unit_stamps, texts=texts, stamp=whole)
+        whole = hashlib.sha256(f"{texts}{tool_versions()}".encode()).hexdigest()
+        return cls(units=units, texts=texts, stamp=whole)
 
 
 def stamp(component: Component, *, apart: str = "") -> str:
@@ -254,9 +247,7 @@ def netlist(component: Component, *, directory: Path, workers: int = 1, apart: s
     """Synthesises a component in its harness with yosys' ``synth_ecp5``, ``workers`` of its units at a time.
 
     The core keeps its boundary through synthesis, so that its cells can be counted and nothing of the harness is
-    merged into it. Its units keep theirs too, since what crosses them comes from registers anyway, and each is mapped
-    by a yosys of its own: yosys 0.70 in WebAssembly ends with status 1 inside ABC, without a word, when it maps a VJP
-    core in one run.
+    merged into it. Its units keep theirs too, and each is mapped by a yosys of its own (`units`).
 
     The directory (made if it is not there) receives ``core.v``, ``harness.v``, ``script.ys``,
     ``netlist.json``, ``attraction.json`` and ``yosys.log``, and mapped units in its folder ``units``. Where it holds
@@ -269,7 +260,7 @@ def netlist(component: Component, *, directory: Path, workers: int = 1, apart: s
     Raises
     ------
     SynthesisError
-        If yosys fails or is not there.
+        If yosys fails or is not there, or lets two cells drive one net.
     """
     told = _Told.of(component, apart)
     directory.mkdir(parents=True, exist_ok=True)
@@ -280,13 +271,9 @@ def netlist(component: Component, *, directory: Path, workers: int = 1, apart: s
             old.unlink()
         for name, text in told.texts.items():
             (directory / name).write_text(text)
-
-        def map_unit(name: str) -> None:
-            _map_unit(name, told.units[name], directory / _UNITS, told.unit_stamps[name])
-
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(map_unit, told.units))
-        _run_yosys(told.texts["script.ys"], directory, stem="script", log="yosys.log")
+        told.units.map(directory, workers)
+        run_yosys(told.texts["script.ys"], directory, stem="script", log="yosys.log")
+        check_drivers(directory / _NETLIST)
         attraction(directory / _NETLIST).save(directory / _ATTRACTION)
         stamped.write_text(told.stamp)
     modules = json.loads((directory / "cells.json").read_text())["modules"]
@@ -301,76 +288,15 @@ def netlist(component: Component, *, directory: Path, workers: int = 1, apart: s
     )
 
 
-_MODULE = re.compile(r"^(?:\(\*.*\*\)\n)*module (\S+?) ?\(.*?^endmodule$", re.MULTILINE | re.DOTALL)
-
-
-def _units(core: str, apart: str) -> dict[str, str]:
-    """The parts of a core with all that belongs to each: module name -> Verilog. Units inside one are black boxes."""
-    found: dict[str, list[str]] = {}
-    texts = {module[1]: module[0] for module in _MODULE.finditer(core)}
-    for name, text in texts.items():
-        path = name.split(".")
-        ends = [k + 1 for k, part in enumerate(path) if k > 1 and fnmatchcase(part, apart)]
-        if len(path) > 1:
-            found.setdefault(".".join(path[: ends[0] if ends else 2]), []).append(text)
-    for name, parts in list(found.items()):
-        inside = [each for each in found if each.startswith(f"{name}.")]
-        if inside and not any("always @" in part for part in parts):
-            # Wires between units are no unit: on a module without any logic ABC breaks off.
-            del found[name]
-        parts += [_black_box(texts[each]) for each in inside]
-    return {name: "\n".join(parts) + "\n" for name, parts in found.items()}
-
-
-def _black_box(module: str) -> str:
-    """A module's name and ports alone."""
-    header = module[module.index("module ") : module.index(");") + 2]
-    directions = re.findall(r"^  (?:input|output) .*;$", module, re.MULTILINE)
-    return "\n".join(["(* blackbox *)", header, *directions, "endmodule"])
-
-
-# A unit forgets that it was the top: the harness is.
-_UNIT_SCRIPT = """\
-read_verilog {stamp}.v
-synth_ecp5 -top {name}
-setattr -mod -unset top *
-write_rtlil {stamp}.part
-"""
-
-
-def _map_unit(name: str, text: str, directory: Path, stamp: str) -> None:
-    """Leaves a unit as ``STAMP.il``, mapped to the cells of the family."""
-    if (directory / f"{stamp}.il").exists():
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{stamp}.v").write_text(text)
-    script = _UNIT_SCRIPT.format(stamp=stamp, name=name)
-    _run_yosys(script, directory, stem=stamp, log=f"{stamp}.log")
-    # Under its own name only once it is whole.
-    (directory / f"{stamp}.part").rename(directory / f"{stamp}.il")
-
-
-def _run_yosys(script: str, directory: Path, *, stem: str, log: str) -> None:
-    (directory / f"{stem}.ys").write_text(script)
-    try:
-        run_tool("yosys", "-s", f"{stem}.ys", directory=directory, log=log)
-    except SynthesisError:
-        # ABC of yosys 0.70 in WebAssembly breaks off on some modules of many wires, whatever it is told but this: to
-        # look at flip-flops too.
-        (directory / f"{stem}.ys").write_text(script.replace("synth_ecp5", "synth_ecp5 -dff"))
-        run_tool("yosys", "-s", f"{stem}.ys", directory=directory, log=log)
-
-
-def _script(units: Mapping[str, str]) -> str:
+def _script(units: Units) -> str:
     """What yosys is told of a core: its units are black boxes until all around them is mapped."""
     lines = [
         "read_verilog core.v harness.v",
-        *(f"blackbox {name}" for name in units),
+        *units.out,
         f"hierarchy -top {_HARNESS}",
         f"setattr -mod -set keep_hierarchy 1 {_CORE}",
         f"synth_ecp5 -top {_HARNESS}",
-        *(f"delete {name}" for name in units),
-        *(f"read_rtlil {_UNITS}/{stamp}.il" for stamp in units.values()),
+        *units.back,
         "tee -o cells.json stat -json",
         f"setattr -mod -unset keep_hierarchy {_CORE}",
         "flatten",

@@ -5,8 +5,8 @@ Fixed-point units that compute ``y = f(x, theta)`` on a stream and their own pul
 
 ================================  =============================================================================
 :class:`ISP`                      the camera pipeline as a ``torch.nn.Module`` (needs torch)
-:func:`linear`, :func:`conv2d`    layers of networks by the array, and :class:`Linear`, :class:`Conv2d`,
-                                  :func:`convert` (:mod:`pullback.nn`)
+:func:`linear`, :func:`conv2d`,   layers of networks by the array, and :class:`Linear`, :class:`Conv2d`,
+:func:`max_pool2d`                :class:`MaxPool2d`, :class:`AvgPool2d`, :func:`convert` (:mod:`pullback.nn`)
 :mod:`pullback.torch`             any unit as a torch operator
 :mod:`pullback.jax`               any unit as a JAX function (needs JAX)
 :func:`open_backend`              forward and pullback on integer codes, without a framework
@@ -23,32 +23,38 @@ if TYPE_CHECKING:
     from pullback.backend import Frame, open_backend
     from pullback.config import PipelineConfig
     from pullback.errors import UsageError
-    from pullback.nn import Conv2d, Linear, conv2d, convert, linear
+    from pullback.nn import AvgPool2d, Conv2d, Linear, MaxPool2d, conv2d, convert, linear, max_pool2d
     from pullback.torch import ISP
 
 __all__ = [
     "ISP",
+    "AvgPool2d",
     "Conv2d",
     "Frame",
     "Linear",
+    "MaxPool2d",
     "PipelineConfig",
     "UsageError",
     "__version__",
     "conv2d",
     "convert",
     "linear",
+    "max_pool2d",
     "open_backend",
 ]
 
 __version__ = metadata.version("pullback")
 
 _HOMES = {
+    "AvgPool2d": "pullback.nn",
     "Conv2d": "pullback.nn",
     "ISP": "pullback.torch",
     "Linear": "pullback.nn",
+    "MaxPool2d": "pullback.nn",
     "conv2d": "pullback.nn",
     "convert": "pullback.nn",
     "linear": "pullback.nn",
+    "max_pool2d": "pullback.nn",
     "Frame": "pullback.backend",
     "PipelineConfig": "pullback.config",
     "UsageError": "pullback.errors",

@@ -22,7 +22,16 @@ import numpy as np
 
 from pullback.backend import Backend
 from pullback.errors import UsageError
-from pullback.layers import Layer, check_conv2d, check_linear, find_layer
+from pullback.layers import (
+    Layer,
+    Pool,
+    check_conv2d,
+    check_linear,
+    check_pictures,
+    find_layer,
+    find_pool,
+    windows,
+)
 from pullback.operator import DOUBLE_BACKWARD, Operator
 from pullback.products import Products
 
@@ -165,15 +174,75 @@ def conv2d(
     return run(x.transpose(0, 2, 3, 1), w[:, :, 0] if depthwise else w, b).transpose(0, 3, 1, 2)
 
 
+def max_pool2d(
+    x: jax.Array,
+    kernel: int | tuple[int, int],
+    *,
+    stride: int | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    backend: str | Products = "golden",
+) -> jax.Array:
+    """As :func:`pullback.max_pool2d`: x [number, channels, height, width].
+
+    Raises
+    ------
+    UsageError
+        As there.
+    """
+    x = jnp.asarray(x)
+    _floats(x=x)
+    check_pictures(x.shape)
+    pictures = x.transpose(0, 2, 3, 1)
+    found = find_pool(backend, *windows(kernel, stride), padding, dilation)
+    return _pooled(found, pictures.shape)(pictures).transpose(0, 3, 1, 2)
+
+
+@functools.cache
+def _pooled(found: Pool, shape: tuple[int, ...]):
+    """``f(x)`` of a pool on pictures of that shape with its pullback, both as host callbacks."""
+
+    @jax.custom_jvp
+    def both(x):
+        y = found.shape(shape)
+        wanted = (jax.ShapeDtypeStruct(y, x.dtype), jax.ShapeDtypeStruct(y, jnp.uint8))
+        return jax.pure_callback(lambda x: found.forward(np.asarray(x)), wanted, x, vmap_method="sequential")
+
+    @jax.custom_jvp
+    def pull(numbers, ybar):
+        return jax.pure_callback(
+            lambda numbers, ybar: found.pull(shape, np.asarray(numbers), np.asarray(ybar)),
+            jax.ShapeDtypeStruct(shape, ybar.dtype), numbers, ybar, vmap_method="sequential",
+        )  # fmt: skip
+
+    @both.defjvp
+    @pull.defjvp
+    def _(primals, tangents):
+        raise RuntimeError(DOUBLE_BACKWARD)
+
+    @jax.custom_vjp
+    def run(x):
+        return both(x)[0]
+
+    run.defvjp(both, lambda numbers, ybar: (pull(numbers, ybar),))
+    return run
+
+
+def _floats(**arrays: jax.Array) -> None:
+    """Refuses arrays that are not all of one floating dtype."""
+    dtypes = {name: array.dtype for name, array in arrays.items()}
+    for name, dtype in dtypes.items():
+        if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4:
+            raise UsageError(f"{name} has the dtype {dtype}; give float32 or float64")
+        if dtype != dtypes["x"]:
+            raise UsageError(f"x is {dtypes['x']} and {name} {dtype}; give all of one dtype")
+
+
 def _arrays(x, weight, bias) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Arrays of one floating dtype; no bias is a bias of zero."""
     x, weight = jnp.asarray(x), jnp.asarray(weight)
     b = jnp.zeros(weight.shape[:1], weight.dtype) if bias is None else jnp.asarray(bias)
-    for name, array in (("x", x), ("weight", weight), ("bias", b)):
-        if not jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.itemsize < 4:
-            raise UsageError(f"{name} has the dtype {array.dtype}; give float32 or float64")
-        if array.dtype != x.dtype:
-            raise UsageError(f"x is {x.dtype} and {name} {array.dtype}; give all of one dtype")
+    _floats(x=x, weight=weight, bias=b)
     return x, weight, b
 
 

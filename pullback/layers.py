@@ -1,4 +1,4 @@
-"""A layer as a function of floats, in numpy: what its torch and JAX operators share.
+"""Layers and pools as functions of floats, in numpy: what their torch and JAX operators share.
 
 Operands become codes of 8 bits, ``floor(v 2^e + 1/2)`` saturated, e an exponent of the whole tensor: the largest for
 which its peak does not saturate. Sums are exact. y is a code again, of an exponent that the caller gives. So
@@ -32,11 +32,15 @@ __all__ = [
     "EXPONENTS",
     "Activation",
     "Layer",
+    "Pool",
     "check_conv2d",
     "check_linear",
+    "check_pictures",
     "exponent",
     "find_layer",
+    "find_pool",
     "quantise",
+    "windows",
 ]
 
 Real = NDArray[np.floating]
@@ -191,9 +195,65 @@ class Layer:
         g = quantise(wanted, e_g)
         xc, wc = quantise(x, e_x), quantise(w, e_w)
         xbar = np.ldexp(self.products.dx(g, wc, x.shape, self.taps).astype(np.float64), -(e_g + e_w))
-        wbar = np.ldexp(self.products.dw(xc, g, self.taps).astype(np.float64), -(e_x + e_g))
-        bbar = np.ldexp(g.reshape(-1, g.shape[-1]).sum(0).astype(np.float64), -e_g)
+        dw, db = self.products.dw(xc, g, self.taps)
+        wbar = np.ldexp(dw.astype(np.float64), -(e_x + e_g))
+        bbar = np.ldexp(db.astype(np.float64), -e_g)
         return xbar.astype(x.dtype), wbar.astype(w.dtype), bbar.astype(w.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The largest value of every window, and its adjoint, on floats: x [number, height, width, channels].
+
+    x becomes codes of 8 bits as a layer's operand does; of a layer's results nothing is lost by that. A cotangent is
+    rounded to 8 bits with an exponent of its own, and sums of it are exact.
+
+    Attributes
+    ----------
+    products : Products
+    taps : Taps
+    """
+
+    products: Products
+    taps: Taps
+
+    def shape(self, x: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of y.
+
+        Raises
+        ------
+        UsageError
+            If x is no pictures, or there is no window in them.
+        """
+        if len(x) != 4:
+            raise UsageError(f"x has the shape {x}; give (number, height, width, channels)")
+        taps = self.taps
+        high, wide = taps.size(x[1], taps.height), taps.size(x[2], taps.width)
+        if min(x[0], high, wide, x[3]) < 1:
+            raise UsageError(
+                f"x of {x}, as (number, height, width, channels), is too small for windows of {taps.height} x "
+                f"{taps.width} with dilation {taps.dilation} and padding {taps.padding}"
+            )
+        for length, kernel, windows in ((x[1], taps.height, high), (x[2], taps.width, wide)):
+            if not all(taps.inside(window, length, kernel) for window in range(windows)):
+                raise UsageError(
+                    f"windows of {taps.height} x {taps.width} with dilation {taps.dilation} and padding {taps.padding} "
+                    f"that have no tap in a picture of {x[1]} x {x[2]}; give less padding"
+                )
+        return x[0], high, wide, x[3]
+
+    def forward(self, x: Real) -> tuple[Real, NDArray[np.uint8]]:
+        """y of x's dtype, and the number of the tap of each, line by line."""
+        self.shape(x.shape)
+        e = exponent(x)
+        codes, numbers = self.products.max_pool(quantise(x, e), self.taps)
+        return np.ldexp(codes.astype(np.float64), -e).astype(x.dtype), numbers.astype(np.uint8)
+
+    def pull(self, x: tuple[int, ...], numbers: NDArray[np.uint8], ybar: Real) -> Real:
+        """xbar, of x with that shape."""
+        e = exponent(ybar)
+        sums = self.products.max_pool_dx(quantise(ybar, e), numbers.astype(np.int64), x, self.taps)
+        return np.ldexp(sums.astype(np.float64), -e).astype(ybar.dtype)
 
 
 def check_linear(x: tuple[int, ...], weight: tuple[int, ...]) -> None:
@@ -224,6 +284,33 @@ def check_conv2d(x: tuple[int, ...], weight: tuple[int, ...], groups: int) -> bo
             f"groups={groups} of {x[1]} channels and {weight[0]} outputs; give 1, or as many as both"
         )
     return groups != 1
+
+
+def windows(kernel: int | tuple[int, int], stride: int | None) -> tuple[int, int, int]:
+    """Height, width and stride of windows: the stride is the kernel's if it is not given.
+
+    Raises
+    ------
+    UsageError
+        If that is not one number.
+    """
+    high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
+    if stride is None and high != wide:
+        raise UsageError(
+            f"kernel={high, wide} without a stride; the array has one for both directions, so give it"
+        )
+    return high, wide, high if stride is None else stride
+
+
+def check_pictures(x: tuple[int, ...]) -> None:
+    """Refuses shapes that are not (number, channels, height, width).
+
+    Raises
+    ------
+    UsageError
+    """
+    if len(x) != 4:
+        raise UsageError(f"x has the shape {x}; give (number, channels, height, width)")
 
 
 @functools.cache
@@ -258,18 +345,39 @@ def find_layer(
     """
     if activation not in ACTIVATIONS:
         raise UsageError(f"activation {activation!r} is unknown; choose {', '.join(ACTIVATIONS)}")
-    found = None
-    if taps is not None:
-        height, width, stride, padding, dilation, depthwise = taps
-        try:
-            found = Taps(
-                height=height,
-                width=width,
-                stride=stride,
-                padding=padding,
-                dilation=dilation,
-                depthwise=depthwise,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+    found = None if taps is None else _taps(*taps)
     return _layer(_products(backend) if isinstance(backend, str) else backend, activation, found)
+
+
+def find_pool(
+    backend: str | Products, height: int, width: int, stride: int, padding: int = 0, dilation: int = 1
+) -> Pool:
+    """The pool of such windows, the same for the same arguments.
+
+    Raises
+    ------
+    UsageError
+        If the backend is unknown, a number is out of range, or a window may lie outside of a picture altogether.
+    """
+    if 2 * padding > min(height, width):
+        raise UsageError(
+            f"padding={padding} of windows of {height} x {width}; give at most {min(height, width) // 2}, half of them"
+        )
+    if height * width > 1 << OPERAND_BITS:
+        raise UsageError(f"windows of {height} x {width} taps; give at most {1 << OPERAND_BITS}")
+    products = _products(backend) if isinstance(backend, str) else backend
+    return _pool(products, _taps(height, width, stride, padding, dilation))
+
+
+@functools.cache
+def _pool(products: Products, taps: Taps) -> Pool:
+    return Pool(products, taps)
+
+
+def _taps(height: int, width: int, stride: int, padding: int, dilation: int, depthwise: bool = False) -> Taps:
+    try:
+        return Taps(
+            height=height, width=width, stride=stride, padding=padding, dilation=dilation, depthwise=depthwise
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error

@@ -26,7 +26,18 @@ from typing import Any
 import numpy as np
 
 from pullback.errors import UsageError
-from pullback.layers import ACTIVATIONS, EXPONENTS, Layer, check_conv2d, check_linear, find_layer
+from pullback.layers import (
+    ACTIVATIONS,
+    EXPONENTS,
+    Layer,
+    Pool,
+    check_conv2d,
+    check_linear,
+    check_pictures,
+    find_layer,
+    find_pool,
+    windows,
+)
 from pullback.operator import DOUBLE_BACKWARD
 from pullback.products import Products
 
@@ -38,10 +49,11 @@ except ImportError as error:
         "pullback.Linear needs PyTorch, which is not installed; pip install 'pullback[torch]'"
     ) from error
 
-__all__ = ["Conv2d", "Linear", "conv2d", "convert", "linear"]
+__all__ = ["AvgPool2d", "Conv2d", "Linear", "MaxPool2d", "conv2d", "convert", "linear", "max_pool2d"]
 
-# An operator's arguments are tensors and constants; the layer behind one is found by its number.
+# An operator's arguments are tensors and constants; the layer or pool behind one is found by its number.
 _LAYERS: dict[int, Layer] = {}
+_POOLS: dict[int, Pool] = {}
 _NUMBERS = itertools.count()
 
 
@@ -95,11 +107,55 @@ _run.register_autograd(_backward, setup_context=_save)
 _pull.register_autograd(_refuse)
 
 
+@torch.library.custom_op("pullback::pool", mutates_args=(), device_types="cpu")
+def _run_pool(x: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    """y and the taps that it came from, in the layout of :class:`Pool`."""
+    y, numbers = _POOLS[pool].forward(x.numpy())
+    return torch.from_numpy(y), torch.from_numpy(numbers)
+
+
+@torch.library.custom_op("pullback::pool_pull", mutates_args=(), device_types="cpu")
+def _pull_pool(numbers: Tensor, ybar: Tensor, shape: list[int], pool: int) -> Tensor:
+    """Cotangent of x of that shape."""
+    xbar = _POOLS[pool].pull(tuple(shape), numbers.numpy(), ybar.numpy())
+    return torch.from_numpy(np.ascontiguousarray(xbar))
+
+
+@_run_pool.register_fake
+def _(x: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    shape = _POOLS[pool].shape(tuple(x.shape))
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
+
+
+@_pull_pool.register_fake
+def _(numbers: Tensor, ybar: Tensor, shape: list[int], pool: int) -> Tensor:
+    return ybar.new_empty(shape)
+
+
+def _save_pool(ctx, inputs, output) -> None:
+    x, ctx.pool = inputs
+    ctx.shape = list(x.shape)
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward_pool(ctx, ybar: Tensor, _):
+    (numbers,) = ctx.saved_tensors
+    return _pull_pool(numbers, ybar, ctx.shape, ctx.pool), None
+
+
+_run_pool.register_autograd(_backward_pool, setup_context=_save_pool)
+_pull_pool.register_autograd(_refuse)
+
+
 @functools.cache
-def _registered(found: Layer) -> int:
-    """The number of a layer; there are as many as there are different ones, and they stay."""
+def _registered(found: Layer | Pool) -> int:
+    """The number of a layer or pool; there are as many as there are different ones, and they stay."""
     number = next(_NUMBERS)
-    _LAYERS[number] = found
+    if isinstance(found, Layer):
+        _LAYERS[number] = found
+    else:
+        _POOLS[number] = found
     return number
 
 
@@ -109,6 +165,11 @@ def _number(
     backend: str | Products, activation: str, taps: tuple[int, int, int, int, int, bool] | None = None
 ) -> int:
     return _registered(find_layer(backend, activation, taps))
+
+
+@torch.compiler.assume_constant_result
+def _pool_number(backend: str | Products, *numbers: int) -> int:
+    return _registered(find_pool(backend, *numbers))
 
 
 def _check(**tensors: Tensor | None) -> None:
@@ -195,6 +256,32 @@ def conv2d(
     w = (w[:, :, 0] if depthwise else w).contiguous()
     b = weight.new_zeros(0) if bias is None else bias
     y, _ = _run(pictures, w, b, int(exponent), number)
+    return y.permute(0, 3, 1, 2)
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel: int | tuple[int, int],
+    *,
+    stride: int | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    backend: str | Products = "golden",
+) -> Tensor:
+    """The largest of every window: x [number, channels, height, width]; ``stride`` is the kernel's if not given.
+
+    The parameters are those of ``torch.nn.functional.max_pool2d``, the same in both directions. Of equal codes the
+    first one counts.
+
+    Raises
+    ------
+    UsageError
+        As :func:`linear`, and on windows that do not fit or a padding of more than half a window.
+    """
+    _check(x=x)
+    check_pictures(tuple(x.shape))
+    number = _pool_number(backend, *windows(kernel, stride), padding, dilation)
+    y, _ = _run_pool(x.permute(0, 2, 3, 1).contiguous(), number)
     return y.permute(0, 3, 1, 2)
 
 
@@ -323,6 +410,58 @@ class Conv2d(_Observed):
         )
 
 
+class MaxPool2d(nn.Module):
+    """``torch.nn.MaxPool2d`` by the array. See :func:`max_pool2d`."""
+
+    def __init__(
+        self,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int | None = None,
+        padding: int = 0,
+        dilation: int = 1,
+        backend: str | Products = "golden",
+    ) -> None:
+        super().__init__()
+        self.kernel, self.backend = kernel, backend
+        self.places: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [number, channels, height, width]."""
+        return max_pool2d(x, self.kernel, backend=self.backend, **self.places)
+
+
+class AvgPool2d(_Observed):
+    """``torch.nn.AvgPool2d`` by the array: a depthwise convolution with the weights ``1 / (h w)``.
+
+    What stands around a picture counts as zeros, as PyTorch's ``count_include_pad`` has it. The weights are exact where
+    h w is a power of two, else they are codes of 8 bits like any others.
+    """
+
+    def __init__(
+        self,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int | None = None,
+        padding: int = 0,
+        backend: str | Products = "golden",
+    ) -> None:
+        super().__init__()
+        high, wide, stride = windows(kernel, stride)
+        self.kernel = high, wide
+        self.places: dict[str, Any] = {"stride": stride, "padding": padding}
+        self.backend = backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [number, channels, height, width]."""
+        _check(x=x)
+        check_pictures(tuple(x.shape))
+        high, wide = self.kernel
+        exponent = self._observe(lambda: nn.functional.avg_pool2d(x, self.kernel, **self.places))
+        weight = x.new_full((x.shape[1], 1, high, wide), 1 / (high * wide))
+        return conv2d(x, weight, exponent=exponent, groups=x.shape[1], backend=self.backend, **self.places)
+
+
 def _act(x: Tensor, activation: str) -> Tensor:
     """The activation on floats."""
     act = ACTIVATIONS[activation]
@@ -335,8 +474,9 @@ def convert(model: nn.Sequential, *, backend: str | Products = "golden") -> nn.S
     """A copy of a network on the array: its layers with the activations that follow them.
 
     ``nn.Linear`` and ``nn.Conv2d`` become :class:`Linear` and :class:`Conv2d`, with the same float masters; ReLU, ReLU6
-    and LeakyReLU (of a slope 1/2 to 1/128) that follow one are computed in its pass. ``nn.Flatten``, ``nn.Identity``,
-    ``nn.Dropout``, ``nn.MaxPool2d`` and ``nn.AvgPool2d`` stay PyTorch's.
+    and LeakyReLU (of a slope 1/2 to 1/128) that follow one are computed in its pass. ``nn.MaxPool2d`` and
+    ``nn.AvgPool2d`` become :class:`MaxPool2d` and :class:`AvgPool2d`. ``nn.Flatten``, ``nn.Identity`` and
+    ``nn.Dropout`` stay PyTorch's.
 
     Raises
     ------
@@ -368,13 +508,44 @@ def convert(model: nn.Sequential, *, backend: str | Products = "golden") -> nn.S
         elif _activation(layer) is not None:
             if k == 0 or not isinstance(layers[k - 1], nn.Linear | nn.Conv2d):
                 refused.append(f"{k}: {layer}: no layer of the array is in front of it")
-        elif isinstance(layer, nn.Flatten | nn.Identity | nn.Dropout | nn.MaxPool2d | nn.AvgPool2d):
+        elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+            pool = _pool(layer, backend)
+            if isinstance(pool, str):
+                refused.append(f"{k}: {layer}: {pool}")
+            else:
+                made.append(pool)
+        elif isinstance(layer, nn.Flatten | nn.Identity | nn.Dropout):
             made.append(layer)
         else:
             refused.append(f"{k}: {layer}: unknown to the array")
     if refused:
         raise UsageError("the array cannot do\n  " + "\n  ".join(refused))
     return nn.Sequential(*made)
+
+
+def _pool(layer: nn.MaxPool2d | nn.AvgPool2d, backend: str | Products) -> nn.Module | str:
+    """It by the array, or why it cannot be."""
+
+    def pair(value: Any) -> tuple[int, int]:
+        return (value, value) if isinstance(value, int) else tuple(value)
+
+    stride, padding = pair(layer.stride), pair(layer.padding)
+    dilation = pair(layer.dilation) if isinstance(layer, nn.MaxPool2d) else (1, 1)
+    for name, (a, b) in (("stride", stride), ("padding", padding), ("dilation", dilation)):
+        if a != b:
+            return f"{name}={a, b}; the same in both directions only"
+    if layer.ceil_mode:
+        return "ceil_mode=True; whole windows only"
+    kernel = pair(layer.kernel_size)
+    if isinstance(layer, nn.MaxPool2d):
+        if layer.return_indices:
+            return "return_indices=True; values only"
+        return MaxPool2d(kernel, stride=stride[0], padding=padding[0], dilation=dilation[0], backend=backend)
+    if not layer.count_include_pad and padding[0]:
+        return "count_include_pad=False; zeros around the picture count"
+    if layer.divisor_override is not None:
+        return f"divisor_override={layer.divisor_override}; the mean only"
+    return AvgPool2d(kernel, stride=stride[0], padding=padding[0], backend=backend)
 
 
 def _activation(layer: nn.Module) -> str | None:

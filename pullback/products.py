@@ -1,10 +1,10 @@
 """Products of matrices and convolutions on integer codes, behind one small protocol: what layers are made of.
 
-    ``y = requantise(x w + bias)``, ``dx = dy w^T``, ``dw = x^T dy``
+    ``y = requantise(x w + bias)``, ``dx = dy w^T``, ``dw = x^T dy``, ``db = sum of dy``
 
-and the same for convolutions. Operands are signed codes of 8 bits, ``[M, K]``, or ``[number, height, width, channels]``
-for a convolution; dx and dw are exact sums. ``golden`` is numpy; ``rtl`` is the array's unit simulated by Verilator;
-they agree to the bit.
+and the same for convolutions, and max pools. Operands are signed codes of 8 bits, ``[M, K]``, or of pictures
+``[number, height, width, channels]``; dx, dw and db are exact sums. ``golden`` is numpy; ``rtl`` is the array's unit
+simulated by Verilator; they agree to the bit.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pullback.errors import UsageError
-from pullback.rtl.systolic import convolution, tiler
+from pullback.rtl.systolic import convolution, pooling, tiler
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
-from pullback.rtl.systolic.convolution import Picture, Taps
+from pullback.rtl.systolic.convolution import Part, Picture, Taps
 from pullback.rtl.systolic.descriptor import Beginning, Branches, Kind, Memory
 from pullback.rtl.systolic.tiler import Fields, Matrix, Nest, tiles
 from pullback.sim.array_model import ArrayModel, ArrayRun, Load
 from pullback.sim.golden import matmul
 from pullback.sim.golden.convolution import Convolution
+from pullback.sim.golden.pool import MaxPool
 from pullback.sim.golden.requantise import Requantisation, requantise
 
 __all__ = [
@@ -72,13 +74,38 @@ class Products(Protocol):
         """Sums of dX, of X with ``shape``."""
         ...
 
-    def dw(self, x: Codes, dy: Codes, taps: Taps | None) -> Codes:
-        """Sums of dW, in the shape of W: [K, N], [h, w, channels, outputs], or depthwise [h, w, channels]."""
+    def dw(self, x: Codes, dy: Codes, taps: Taps | None) -> tuple[Codes, Codes]:
+        """Sums of dW, in the shape of W: [K, N], [h, w, channels, outputs], or depthwise [h, w, channels]; and db."""
+        ...
+
+    def max_pool(self, x: Codes, taps: Taps) -> tuple[Codes, Codes]:
+        """The largest code of every window, and the number of its tap, line by line."""
+        ...
+
+    def max_pool_dx(self, dy: Codes, numbers: Codes, shape: tuple[int, ...], taps: Taps) -> Codes:
+        """Sums of dX, of X with ``shape``."""
         ...
 
 
 def _golden(taps: Taps) -> Convolution:
     return Convolution(stride=taps.stride, padding=taps.padding, dilation=taps.dilation)
+
+
+def _golden_pool(taps: Taps) -> MaxPool:
+    return MaxPool(
+        height=taps.height, width=taps.width, stride=taps.stride, padding=taps.padding, dilation=taps.dilation
+    )
+
+
+_WRAPS = f"a sum does not fit {TOTAL_BITS} bits; give smaller operands or fewer of them"
+
+
+def _fit(sums: Codes) -> Codes:
+    """Sums that the array holds as well; its own flag them on the way, numpy's at their end."""
+    half = 1 << (TOTAL_BITS - 1)
+    if sums.size and not (-half <= sums.min() and sums.max() < half):
+        raise OverflowError(_WRAPS)
+    return sums
 
 
 class GoldenProducts:
@@ -91,17 +118,27 @@ class GoldenProducts:
     ) -> tuple[Codes, Codes]:
         """See :class:`Products`."""
         sums = matmul.y(x, w) if taps is None else _golden(taps).y(x, w)
-        return requantise(sums if bias is None else sums + bias, how)
+        return requantise(_fit(sums if bias is None else sums + bias), how)
 
     def dx(self, dy: Codes, w: Codes, shape: tuple[int, ...], taps: Taps | None) -> Codes:
         """See :class:`Products`."""
-        return matmul.dx(dy, w) if taps is None else _golden(taps).dx(dy, w, shape)
+        return _fit(matmul.dx(dy, w) if taps is None else _golden(taps).dx(dy, w, shape))
 
-    def dw(self, x: Codes, dy: Codes, taps: Taps | None) -> Codes:
+    def dw(self, x: Codes, dy: Codes, taps: Taps | None) -> tuple[Codes, Codes]:
         """See :class:`Products`."""
+        db = dy.reshape(-1, dy.shape[-1]).astype(np.int64).sum(0)
         if taps is None:
-            return matmul.dw(x, dy)
-        return _golden(taps).dw(x, dy, (taps.height, taps.width), depthwise=taps.depthwise)
+            return _fit(matmul.dw(x, dy)), _fit(db)
+        kernel = (taps.height, taps.width)
+        return _fit(_golden(taps).dw(x, dy, kernel, depthwise=taps.depthwise)), _fit(db)
+
+    def max_pool(self, x: Codes, taps: Taps) -> tuple[Codes, Codes]:
+        """See :class:`Products`."""
+        return _golden_pool(taps).y(x)
+
+    def max_pool_dx(self, dy: Codes, numbers: Codes, shape: tuple[int, ...], taps: Taps) -> Codes:
+        """See :class:`Products`."""
+        return _golden_pool(taps).dx(dy, numbers, shape)
 
 
 def _alone(method):
@@ -167,9 +204,7 @@ class RtlProducts:
         run = self.prepare().run(jobs, loads=loads, **more)
         self.cycles += run.cycles
         if run.overflow:
-            raise OverflowError(
-                f"a sum does not fit {TOTAL_BITS} bits; give smaller operands or fewer of them"
-            )
+            raise OverflowError(_WRAPS)
         return run
 
     def _biases(
@@ -254,7 +289,7 @@ class RtlProducts:
         return np.concatenate(found)
 
     @_alone
-    def dw(self, x: Codes, dy: Codes, taps: Taps | None) -> Codes:
+    def dw(self, x: Codes, dy: Codes, taps: Taps | None) -> tuple[Codes, Codes]:
         """See :class:`Products`."""
         build, array = self.build, self.build.array
         if taps is not None:
@@ -263,33 +298,36 @@ class RtlProducts:
         (m, k), n = x.shape, dy.shape[1]
         self.macs += m * k * n
         inner = tiles(k, array.rows)[0]
-        # As many outputs at a time as the partial sums hold; every row of the batch passes for each of them.
-        wide = build.sums // (inner * array.rows) * array.columns
+        # As many outputs at a time as the partial sums hold, with a tile for the bias; every row of the batch passes
+        # for each of them.
+        wide = build.sums // ((inner + 1) * array.rows) * array.columns
         self._some(wide, f"dW of {k} rows")
-        most = min(array.depth, build.elements // max(k, n))
+        most = min(array.depth, (build.elements - 1) // max(k, n))
         self._some(most, f"a row of {max(k, n)} operands")
-        found = []
+        weights, biases = [], []
         for left in range(0, n, wide):
             columns = min(wide, n - left)
             outer = tiles(columns, array.columns)[0]
             rows = inner * outer * array.rows
+            every = rows + outer * array.rows
             emitted = np.zeros((0, 0), np.int64)
             for first in range(0, m, most):
                 xs, dys = x[first : first + most], dy[first : first + most, left : left + columns]
                 xm, dym = Matrix(0, len(xs), k, k), Matrix(0, len(xs), columns, columns)
-                last = first + most >= m
+                one, last = build.elements - 1, first + most >= m
                 run = self._run(
                     [
                         tiler.dw(build, xm, dym, start=0, add=first > 0),
-                        *([tiler.emit(build, 0, rows)] if last else []),
+                        tiler.db(build, one, dym, start=rows, add=first > 0),
+                        *([tiler.emit(build, 0, every)] if last else []),
                     ],
-                    [(Memory.ACTIVATIONS, xm, xs), (Memory.COTANGENTS, dym, dys)],
-                    emitted=rows if last else 0,
+                    [(Memory.ACTIVATIONS, xm, xs), _one(one), (Memory.COTANGENTS, dym, dys)],
+                    emitted=every if last else 0,
                 )  # fmt: skip
                 emitted = run.emitted
-            tiled = emitted.reshape(outer, inner * array.rows, array.columns)
-            found.append(tiled.transpose(1, 0, 2).reshape(inner * array.rows, -1)[:k, :columns])
-        return np.concatenate(found, axis=1)
+            weights.append(tiler.untiled(build, emitted[:rows], k, columns))
+            biases.append(tiler.untiled(build, emitted[rows:], 1, columns)[0])
+        return np.concatenate(weights, axis=1), np.concatenate(biases)
 
     # Convolutions: whole pictures at a time.
 
@@ -362,24 +400,89 @@ class RtlProducts:
             part = dy[first : first + most]
             dyp, op = places(len(part))
             parts = convolution.dx(build, taps, dyp, wm, op, sums={"start": 0}, keep=True)
-            counts = [_rows(p.fields) for p in parts]
-            jobs = []
-            for p, count in zip(parts, counts, strict=True):
-                jobs += [p.fields, tiler.emit(build, 0, count)]
             loads = [
                 (Memory.WEIGHTS, wm, convolution.weights(build, taps, w)),
                 (Memory.COTANGENTS, dyp.lines, dyp.framed(part)),
             ]
-            run = self._run(jobs, loads, emitted=sum(counts))
-            for p, rows in zip(parts, np.split(run.emitted, np.cumsum(counts)[:-1]), strict=True):
-                sums = _side_by_side(rows.reshape(outer, -1, build.array.columns)[..., :step], outer)[
-                    :, :inputs
-                ]
-                some = found[first : first + most][p.pictures, p.lines, p.columns]
-                some[...] = sums.reshape(some.shape)
+            self._gather(found[first : first + most], parts, loads, step)
         return found
 
-    def _correlate(self, x: Codes, dy: Codes, taps: Taps) -> Codes:
+    def _gather(self, found: Codes, parts: list[Part], loads: list[Load], step: int) -> None:
+        """Runs jobs whose sums stay, and puts these where they belong; ``step``: channels of a row of sums."""
+        build, channels = self.build, found.shape[-1]
+        outer = tiles(channels, step)[0]
+        counts = [_rows(p.fields) for p in parts]
+        jobs = []
+        for p, count in zip(parts, counts, strict=True):
+            jobs += [p.fields, tiler.emit(build, 0, count)]
+        run = self._run(jobs, loads, emitted=sum(counts))
+        for p, rows in zip(parts, np.split(run.emitted, np.cumsum(counts)[:-1]), strict=True):
+            sums = _side_by_side(rows.reshape(outer, -1, build.array.columns)[..., :step], outer)
+            some = found[p.pictures, p.lines, p.columns]
+            some[...] = sums[:, :channels].reshape(some.shape)
+
+    @_alone
+    def max_pool(self, x: Codes, taps: Taps) -> tuple[Codes, Codes]:
+        """See :class:`Products`."""
+        build = self.build
+        number, height, width, channels = x.shape
+        high, wide = taps.size(height, taps.height), taps.size(width, taps.width)
+
+        def places(count: int) -> tuple[Picture, Picture, Picture]:
+            xp = Picture(0, count, height, width, channels)
+            op = Picture(xp.size, count, high, wide, channels)
+            return xp, op, replace(op, at=op.at + op.size)
+
+        most = self._pictures([sum(p.size for p in places(1))], 0, 1 << build.count)
+        codes, numbers = [], []
+        for first in range(0, number, most):
+            part = x[first : first + most]
+            xp, op, tp = places(len(part))
+            parts = [
+                *pooling.largest(build, taps, xp, op),
+                *pooling.largest(build, taps, xp, tp, argmax=True),
+            ]
+            stores = [tiler.store(build, Memory.ACTIVATIONS, each.lines) for each in (op, tp)]
+            run = self._run(
+                [*(p.fields for p in parts), *map(_fenced, stores)],
+                [(Memory.ACTIVATIONS, xp.lines, xp.framed(part))],
+                stored=2 * op.lines.rows * tiles(op.line, build.lanes)[0],
+            )
+            both = run.stored.reshape(2, op.lines.rows, -1)[..., : op.line].reshape(
+                2, -1, high, wide, channels
+            )
+            codes.append(both[0])
+            numbers.append(both[1] & ((1 << OPERAND_BITS) - 1))
+        return np.concatenate(codes), np.concatenate(numbers)
+
+    @_alone
+    def max_pool_dx(self, dy: Codes, numbers: Codes, shape: tuple[int, ...], taps: Taps) -> Codes:
+        """See :class:`Products`."""
+        build = self.build
+        number, height, width, channels = shape
+        frame = max(taps.reach(taps.height), taps.reach(taps.width)) + taps.padding
+        columns = build.array.columns
+        outer = tiles(channels, columns)[0]
+
+        def places(count: int) -> tuple[Picture, Picture]:
+            dyp = Picture(0, count, dy.shape[1], dy.shape[2], channels, frame=frame)
+            return dyp, Picture(dyp.size, count, height, width, channels)
+
+        most = self._pictures([sum(p.size for p in places(1))], height * width * outer, build.sums)
+        found = np.zeros(shape, np.int64)
+        half = 1 << (OPERAND_BITS - 1)
+        for first in range(0, number, most):
+            part, taken = dy[first : first + most], numbers[first : first + most]
+            dyp, op = places(len(part))
+            loads = [
+                (Memory.COTANGENTS, dyp.lines, dyp.framed(part)),
+                (Memory.ACTIVATIONS, dyp.lines, dyp.framed((taken + half) % (2 * half) - half)),
+            ]
+            parts = pooling.route(build, taps, dyp, op, sums={"start": 0}, keep=True)
+            self._gather(found[first : first + most], parts, loads, columns)
+        return found
+
+    def _correlate(self, x: Codes, dy: Codes, taps: Taps) -> tuple[Codes, Codes]:
         build = self.build
         number, height, width, inputs = x.shape
         _, high, wide, outputs = dy.shape
@@ -390,21 +493,30 @@ class RtlProducts:
                 Picture(0, count, high, wide, outputs),
             )
 
-        most = self._pictures([p.size for p in places(1)], 0, 1 << 30)
+        one = build.elements - 1
+        most = self._pictures([p.size + 1 for p in places(1)], 0, 1 << 30)
         run, rows = None, 0
         for first in range(0, number, most):
             xs, dys = x[first : first + most], dy[first : first + most]
             xp, dyp = places(len(xs))
             jobs = convolution.dw(build, taps, xp, dyp, start=0, add=first > 0)
             rows = _rows(jobs[0])
+            biases = convolution.db(build, one, dyp, start=rows, add=first > 0)
+            every = rows + _rows(biases[0])
             last = first + most >= number
             run = self._run(
-                [*jobs, *([tiler.emit(build, 0, rows)] if last else [])],
-                [(Memory.ACTIVATIONS, xp.lines, xp.framed(xs)), (Memory.COTANGENTS, dyp.lines, dyp.framed(dys))],
-                emitted=rows if last else 0,
+                [*jobs, *biases, *([tiler.emit(build, 0, every)] if last else [])],
+                [
+                    (Memory.ACTIVATIONS, xp.lines, xp.framed(xs)), _one(one),
+                    (Memory.COTANGENTS, dyp.lines, dyp.framed(dys)),
+                ],
+                emitted=every if last else 0,
             )  # fmt: skip
         assert run is not None
-        return convolution.gradient(build, taps, run.emitted, inputs, outputs)
+        return (
+            convolution.gradient(build, taps, run.emitted[:rows], inputs, outputs),
+            tiler.untiled(build, run.emitted[rows:], 1, outputs)[0],
+        )
 
     def _some(self, most: int, what: str) -> None:
         if most < 1:
@@ -412,6 +524,11 @@ class RtlProducts:
                 f"{what} does not fit this unit: {self.build.elements} operands a memory, {self.build.sums} rows of "
                 f"{self.build.array.columns} partial sums, {self.build.masks} of branches"
             )
+
+
+def _one(at: int) -> Load:
+    """The operand that sums what it is multiplied with."""
+    return Memory.ACTIVATIONS, Matrix(at, 1, 1, 1), np.ones((1, 1), np.int64)
 
 
 def _fenced(fields: Fields) -> Fields:

@@ -10,7 +10,6 @@ from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
 from .build import ArrayBuild
-from .element import ProcessingElement
 from .mesh import Mesh
 from .skew import SLOT, Deskew, Skew
 
@@ -56,7 +55,8 @@ class SystolicArray(wiring.Component):
     Attributes
     ----------
     latency : int
-        ``(R - 1) + (C - 1) + crossings(R - 1) + 6``.
+        ``(R - 1) + (C - 1) + crossings(R - 1) + 6``; where two columns share a multiplier
+        ``(R - 1) + (C / 2 - 1) + crossings(R - 1) + 8``.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class SystolicArray(wiring.Component):
     ) -> None:
         self._build, self._site = build, site
         last = build.rows - 1
-        self._bottom = last + build.crossings(last) + ProcessingElement.latency
-        self.latency = self._bottom + build.columns - 1
+        self._bottom = last + build.crossings(last) + build.late_lag + 1
+        self.latency = self._bottom + build.wave(build.columns - 1)
         h = data.ArrayLayout(build.word, build.rows)
         super().__init__(
             {

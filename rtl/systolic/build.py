@@ -31,6 +31,8 @@ class ArrayBuild:
         and what goes from one to the next takes a clock more.
     family : str
         Whose multipliers: see :class:`~pullback.rtl.numeric.multiplier.Multiplier`.
+    packed : bool
+        Two columns share a multiplier: twice the products of a chip, of operands of 8 bits at most.
 
     Raises
     ------
@@ -44,6 +46,7 @@ class ArrayBuild:
     accumulator: int = 24
     band: int = 0
     family: str = "generic"
+    packed: bool = False
 
     def __post_init__(self) -> None:
         for what in ("rows", "columns"):
@@ -51,6 +54,11 @@ class ArrayBuild:
                 raise ValueError(f"{what}={getattr(self, what)}; an array has 1 to 64 {what}")
         if not 2 <= self.operand <= 18:
             raise ValueError(f"operand={self.operand}; give 2 to 18 bits")
+        if self.packed and (self.columns % 2 or self.operand > 8):
+            raise ValueError(
+                f"packed with columns={self.columns}, operand={self.operand}; give an even number of columns and at "
+                "most 8 bits"
+            )
         if not 0 <= self.band <= self.rows:
             raise ValueError(f"band={self.band}; give 0 to {self.rows}, the rows of a band")
         if self.family not in Multiplier.families:
@@ -81,6 +89,23 @@ class ArrayBuild:
     def sum(self) -> Shape:
         """Shape of an accumulator."""
         return signed(self.accumulator)
+
+    @property
+    def shared(self) -> int:
+        """Columns of a multiplier."""
+        return 2 if self.packed else 1
+
+    @property
+    def late_lag(self) -> int:
+        """Clocks by which a product arrives after its operand: the register of h, the multiplier and a register in the
+        fabric behind it, which makes its way from the hard block to the adder a path of its own; two more where two
+        products are taken apart.
+        """
+        return 1 + Multiplier.latency + 1 + (2 if self.packed else 0)
+
+    def wave(self, column: int) -> int:
+        """Clocks that h takes from the first column to this one."""
+        return column // self.shared
 
     def crossings(self, row: int) -> int:
         """Extra registers between the first row and this one."""

@@ -12,7 +12,24 @@ from .build import UnitBuild
 from .descriptor import Kind, Memory
 from .tiler import Fields, Matrix, Nest, accumulating, stationary, tiles
 
-__all__ = ["Part", "Picture", "Taps", "dw", "dx", "gradient", "weights", "y"]
+__all__ = [
+    "Part",
+    "Picture",
+    "Place",
+    "Seen",
+    "Taps",
+    "db",
+    "dw",
+    "dx",
+    "gradient",
+    "noting",
+    "parts",
+    "places",
+    "room",
+    "rows_of",
+    "weights",
+    "y",
+]
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,12 @@ class Taps:
         """Pixels from the first tap to the last."""
         return self.dilation * (kernel - 1)
 
+    def inside(self, window: int, length: int, kernel: int) -> range:
+        """Taps of a result that lie inside of the picture."""
+        first = window * self.stride - self.padding
+        start = max(-(first // self.dilation), 0)
+        return range(start, max(start, min(-((first - length) // self.dilation), kernel)))
+
     def diagonal(self, build: UnitBuild) -> int:
         """Channels of a tile, if depthwise."""
         return min(build.array.rows, build.array.columns)
@@ -205,7 +228,7 @@ def _framed(picture: Picture, frame: int, what: str) -> None:
         )
 
 
-def _parts(o: Picture, most: int) -> Iterator[tuple[int, int, int, int]]:
+def parts(o: Picture, most: int) -> Iterator[tuple[int, int, int, int]]:
     """Runs of pictures, or of lines of one, of at most so many pixels: first picture, pictures, first line, lines."""
     if o.width > most:
         raise ValueError(f"a line has {o.width} pixels; there is room for {most} partial sums")
@@ -220,7 +243,9 @@ def _parts(o: Picture, most: int) -> Iterator[tuple[int, int, int, int]]:
             yield b, 1, line, min(step, o.height - line)
 
 
-def _rows(picture: Picture, at: int, step: int, part: tuple[int, int, int, int]) -> tuple[int, Sequence[int]]:
+def rows_of(
+    picture: Picture, at: int, step: int, part: tuple[int, int, int, int]
+) -> tuple[int, Sequence[int]]:
     """Where the rows of a part begin, and their strides over x, y and pictures; ``step``: pixels between them."""
     b, _, line, _ = part
     start = at + b * picture.whole + line * step * picture.line
@@ -274,14 +299,14 @@ def y(build: UnitBuild, taps: Taps, x: Picture, w: Matrix, o: Picture, **result:
     w_nest = Nest(w.at, (w.stride,), [w.stride * n for n in w_rows], whole if taps.depthwise else step)
     corner = x.pixel(-taps.padding, -taps.padding)
     jobs = []
-    for part in _parts(o, _room(build, inner, outer, result)):
-        start, rows = _rows(x, corner, taps.stride, part)
-        o_start, o_rows = _rows(o, o.pixel(0, 0), 1, part)
+    for part in parts(o, room(build, inner, outer, result)):
+        start, rows = rows_of(x, corner, taps.stride, part)
+        o_start, o_rows = rows_of(o, o.pixel(0, 0), 1, part)
         fields = stationary(
             build, Kind.Y, Nest(start, rows, strides, step if taps.depthwise else 0), w_nest,
             Nest(o_start, o_rows, outer=step),
             rows=(o.width, part[3], part[1]), inner=inner, outer=outer, segment=segment, tail=tail, whole=step,
-            **_noting(o, part, {"to": Memory.ACTIVATIONS} | result),
+            **noting(o, part, {"to": Memory.ACTIVATIONS} | result),
         )  # fmt: skip
         jobs.append(Part.of(fields, part))
     return jobs
@@ -296,46 +321,35 @@ def dx(build: UnitBuild, taps: Taps, dy: Picture, w: Matrix, o: Picture, **resul
     array = build.array
     outer, tail, step = _side_by_side(build, taps, o.channels)
     jobs = []
-    for a in range(min(taps.stride, o.height)):
-        ys = _adjoint(taps, a, taps.height)
-        for c in range(min(taps.stride, o.width)):
-            xs = _adjoint(taps, c, taps.width)
-            some = Picture(
-                o.at,
-                o.number,
-                tiles(o.height - a, taps.stride)[0],
-                tiles(o.width - c, taps.stride)[0],
-                o.channels,
-            )
-            # Pixels that see no tap get a cotangent of zero: a sum of nothing.
-            none = not (ys.count and xs.count)
-            count, segment = (1, step) if taps.depthwise else tiles(dy.channels, array.rows)
-            inner = (1, 1, 1) if none else (count, xs.count, ys.count)
-            _reaches(dy, ys, xs, some)
-            if taps.depthwise:
-                d = step
-                w_lines, w_taps, w_segment = taps.width * d, d, 0
-                across = taps.height * taps.width * d * w.stride
-            else:
-                w_lines, w_taps, w_segment = taps.width * o.channels, o.channels, array.rows
-                across = step * w.stride
-            first = (ys.tap * w_lines + xs.tap * w_taps) * w.stride
-            w_nest = Nest(
-                w.at + first, (w.stride,),
-                (w_segment, xs.step * w_taps * w.stride, ys.step * w_lines * w.stride), across,
+    for place in places(taps, dy, o):
+        ys, xs = place.ys, place.xs
+        count, segment = (1, step) if taps.depthwise else tiles(dy.channels, array.rows)
+        # Pixels that see no tap get a cotangent of zero: a sum of nothing.
+        inner, segment = ((count, xs.count, ys.count), segment) if place.sees else ((1, 1, 1), 0)
+        if taps.depthwise:
+            d = step
+            w_lines, w_taps, w_segment = taps.width * d, d, 0
+            across = taps.height * taps.width * d * w.stride
+        else:
+            w_lines, w_taps, w_segment = taps.width * o.channels, o.channels, array.rows
+            across = step * w.stride
+        first = (ys.tap * w_lines + xs.tap * w_taps) * w.stride
+        w_nest = Nest(
+            w.at + first, (w.stride,),
+            (w_segment, xs.step * w_taps * w.stride, ys.step * w_lines * w.stride), across,
+        )  # fmt: skip
+        h_inner = (array.rows, xs.move * dy.channels, ys.move * dy.line)
+        for part in parts(place.pixels, room(build, inner, outer, result)):
+            start, rows = rows_of(dy, dy.pixel(ys.at, xs.at), 1, part)
+            o_start, o_rows = rows_of(o, o.pixel(*place.at), taps.stride, part)
+            fields = stationary(
+                build, Kind.DX, Nest(start, rows, h_inner, step if taps.depthwise else 0), w_nest,
+                Nest(o_start, o_rows, outer=step),
+                rows=(place.pixels.width, part[3], part[1]), inner=inner, outer=outer,
+                segment=segment, tail=tail, whole=step,
+                **noting(o, part, {"to": Memory.COTANGENTS} | result, place.at, taps.stride),
             )  # fmt: skip
-            h_inner = (array.rows, xs.move * dy.channels, ys.move * dy.line)
-            for part in _parts(some, _room(build, inner, outer, result)):
-                start, rows = _rows(dy, dy.pixel(ys.at, xs.at), 1, part)
-                o_start, o_rows = _rows(o, o.pixel(a, c), taps.stride, part)
-                fields = stationary(
-                    build, Kind.DX, Nest(start, rows, h_inner, step if taps.depthwise else 0), w_nest,
-                    Nest(o_start, o_rows, outer=step),
-                    rows=(some.width, part[3], part[1]), inner=inner, outer=outer,
-                    segment=0 if none else segment, tail=tail, whole=step,
-                    **_noting(o, part, {"to": Memory.COTANGENTS} | result, (a, c), taps.stride),
-                )  # fmt: skip
-                jobs.append(Part.of(fields, part, (a, c), taps.stride))
+            jobs.append(Part.of(fields, part, place.at, taps.stride))
     return jobs
 
 
@@ -352,9 +366,9 @@ def dw(
     outer, tail, step = _side_by_side(build, taps, dy.channels)
     corner = x.pixel(-taps.padding, -taps.padding)
     jobs = []
-    for part in _parts(dy, build.array.depth):
-        h_start, h_rows = _rows(x, corner, taps.stride, part)
-        v_start, v_rows = _rows(dy, dy.pixel(0, 0), 1, part)
+    for part in parts(dy, build.array.depth):
+        h_start, h_rows = rows_of(x, corner, taps.stride, part)
+        v_start, v_rows = rows_of(dy, dy.pixel(0, 0), 1, part)
         jobs.append(
             accumulating(
                 build, Nest(h_start, h_rows, strides, step if taps.depthwise else 0),
@@ -366,7 +380,24 @@ def dw(
     return jobs
 
 
-def _room(build: UnitBuild, inner: Sequence[int], outer: int, result: Fields) -> int:
+def db(build: UnitBuild, one: int, dy: Picture, *, start: int = 0, add: bool = False) -> list[Fields]:
+    """Jobs of the gradient of a bias, ``sum of dY`` over pictures and pixels; see :func:`~.tiler.db`."""
+    dy.inside(build.elements, "dY")
+    outer, tail = tiles(dy.channels, build.array.columns)
+    jobs = []
+    for part in parts(dy, build.array.depth):
+        start_at, strides = rows_of(dy, dy.pixel(0, 0), 1, part)
+        jobs.append(
+            accumulating(
+                build, Nest(one, (0, 0, 0)), Nest(start_at, strides, outer=build.array.columns),
+                rows=(dy.width, part[3], part[1]), inner=(1, 1, 1), outer=outer, segment=1, tail=tail,
+                start=start, add=add or bool(jobs),
+            )
+        )  # fmt: skip
+    return jobs
+
+
+def room(build: UnitBuild, inner: Sequence[int], outer: int, result: Fields) -> int:
     """Rows that a job may have."""
     keep = result.get("keep", False)
     free = build.sums - (result.get("sums") or {}).get("start", 0)
@@ -377,7 +408,7 @@ def _room(build: UnitBuild, inner: Sequence[int], outer: int, result: Fields) ->
     return min(free, 1 << build.count)
 
 
-def _noting(
+def noting(
     o: Picture,
     part: tuple[int, int, int, int],
     result: Fields,
@@ -394,7 +425,7 @@ def _noting(
 
 
 @dataclass(frozen=True)
-class _Adjoint:
+class Seen:
     """Taps that see the pixels ``a, a + stride ..``: ``count`` of them from ``tap`` on, ``step`` apart; pixel number u
     sees result ``at + u`` through the first, and ``move`` further on through each next one.
     """
@@ -405,19 +436,56 @@ class _Adjoint:
     at: int = 0
     move: int = 0
 
+    @classmethod
+    def of(cls, taps: Taps, a: int, kernel: int) -> Seen:
+        """Those of a kernel of this length."""
+        seen = [i for i in range(kernel) if (a + taps.padding - taps.dilation * i) % taps.stride == 0]
+        if not seen:
+            return cls(0)
+        step = seen[1] - seen[0] if len(seen) > 1 else 0
+        at = (a + taps.padding - taps.dilation * seen[0]) // taps.stride
+        return cls(len(seen), seen[0], step, at, -taps.dilation * step // taps.stride)
 
-def _adjoint(taps: Taps, a: int, kernel: int) -> _Adjoint:
-    seen = [i for i in range(kernel) if (a + taps.padding - taps.dilation * i) % taps.stride == 0]
-    if not seen:
-        return _Adjoint(0)
-    step = seen[1] - seen[0] if len(seen) > 1 else 0
-    at = (a + taps.padding - taps.dilation * seen[0]) // taps.stride
-    return _Adjoint(len(seen), seen[0], step, at, -taps.dilation * step // taps.stride)
+
+@dataclass(frozen=True)
+class Place:
+    """Pixels that have the same place within a stride, and so see the same taps.
+
+    Attributes
+    ----------
+    at : (int, int)
+        Line and column of the first of them.
+    ys, xs : Seen
+    pixels : Picture
+        Without the others; only its numbers are of use, not where it stands.
+    """
+
+    at: tuple[int, int]
+    ys: Seen
+    xs: Seen
+    pixels: Picture
+
+    @property
+    def sees(self) -> bool:
+        """Whether they see any tap."""
+        return bool(self.ys.count and self.xs.count)
 
 
-def _reaches(dy: Picture, ys: _Adjoint, xs: _Adjoint, some: Picture) -> None:
-    """Refuses a frame that is narrower than what is read beyond the picture."""
-    for one, length, count in ((ys, dy.height, some.height), (xs, dy.width, some.width)):
-        if one.count:
-            first = one.at + one.move * (one.count - 1)
-            _framed(dy, max(-first, one.at + count - length, 0), "the cotangent")
+def places(taps: Taps, dy: Picture, o: Picture) -> Iterator[Place]:
+    """All places within a stride, for an adjoint of which ``o`` is the result and dy the cotangent.
+
+    Raises
+    ------
+    ValueError
+        If the frame of dy is narrower than what is read beyond it.
+    """
+    for a in range(min(taps.stride, o.height)):
+        ys = Seen.of(taps, a, taps.height)
+        for c in range(min(taps.stride, o.width)):
+            xs = Seen.of(taps, c, taps.width)
+            high, wide = tiles(o.height - a, taps.stride)[0], tiles(o.width - c, taps.stride)[0]
+            for one, length, count in ((ys, dy.height, high), (xs, dy.width, wide)):
+                if one.count:
+                    first = one.at + one.move * (one.count - 1)
+                    _framed(dy, max(-first, one.at + count - length, 0), "the cotangent")
+            yield Place((a, c), ys, xs, Picture(o.at, o.number, high, wide, o.channels))

@@ -37,7 +37,7 @@ WORD = 32
 """Bits of a word of a programme."""
 
 
-class Kind(enum.Enum, shape=unsigned(3)):
+class Kind(enum.Enum, shape=unsigned(4)):
     """Jobs."""
 
     Y = 0
@@ -52,6 +52,14 @@ class Kind(enum.Enum, shape=unsigned(3)):
     """Rows of partial sums leave, or become codes; or rows of branches leave."""
     FILL = 5
     """Rows that come from outside become partial sums: biases, or sums to go on with."""
+    MAX = 6
+    """The largest codes of windows."""
+    ARGMAX = 7
+    """The numbers of the taps where these stood."""
+    ROUTE = 8
+    """The adjoint of MAX: cotangents go where it had its code from."""
+    ADD = 9
+    """Rows of partial sums are scaled by a power of two and added to others, or taken off: a step of an optimiser."""
 
     @property
     def product(self) -> bool:
@@ -98,12 +106,14 @@ def layout(build: UnitBuild) -> data.StructLayout:
     the last of the sums side by side; ``tile``: rows of h in a tile, less one; of dW R - 2 at
     least, and those that h has not are zero.
 
-    ``h``: rows that move. ``tail``: operands that count in the last segment; ``source``: of a STORE.
+    ``h``: rows that move. ``tail``: operands that count in the last segment; ``source``: of a STORE, MAX, ARGMAX.
+
+    ``tap``: number of the tap that a row of a window is, an address like that of h.
 
     ``result``: ``rest`` of the levels of results; ``codes``: where rows of codes go, and how many lanes of them count:
     ``tail`` in the last of the sums side by side, ``whole`` in the others; ``branches``: rows that are noted or taken;
-    ``sums``: first row of partial sums, and of biases; ``keep``: sums stay partial, and no codes come of them;
-    ``how``: see `Requantise`.
+    ``sums``: first row of partial sums, and of biases, or of what is added: ``minus`` takes it off; ``keep``: sums stay
+    partial, and no codes come of them; ``how``: see `Requantise`; ``upper`` is also the shift of what is added.
     """
     array = build.array
     count, at = unsigned(build.count), Shape.cast(range(build.elements))
@@ -123,12 +133,15 @@ def layout(build: UnitBuild) -> data.StructLayout:
             "inner": data.ArrayLayout(count, INNER + 1),
             "v": nest(levels, at, rest=rows, tail=lanes, tile=count),
             "h": nest(levels, at, rest=rows, tail=lanes, source=Memory),
+            "tap": nest(levels, unsigned(array.operand)),
             "result": data.StructLayout(
                 {
                     "rest": data.ArrayLayout(count, RESULT_LEVELS),
                     "codes": nest(RESULT_LEVELS, at, whole=lanes, tail=lanes, to=Memory),
                     "branches": nest(RESULT_LEVELS, mask, use=Branches),
-                    "sums": data.StructLayout({"start": total, "bias": total, "begin": Beginning}),
+                    "sums": data.StructLayout(
+                        {"start": total, "bias": total, "begin": Beginning, "minus": 1}
+                    ),
                     "keep": 1,
                     "how": settings(build.total, array.operand),
                 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .build import ArrayBuild
-from .element import EARLY, LATE, ProcessingElement
+from .element import EARLY, LATE, PackedElement, ProcessingElement
 
 __all__ = ["Mesh"]
 
@@ -17,15 +18,17 @@ __all__ = ["Mesh"]
 class Mesh(wiring.Component):
     """Elements (r, c) side by side: h moves east, v south or east, sums and drained sums south.
 
-    What enters a row in clock t reaches column c at t + c, v at t + 2c. Going south from row r - 1 to row r takes a
-    clock for sums and two for v, and one more for both where a band of the chip ends (`ArrayBuild.crossings`). See
+    What enters a row in clock t reaches column c at t + c, v at t + 2c; where two columns share a multiplier h is there
+    at t + w, w = floor(c / 2), and v at t + c + w. Going south from row r - 1 to row r takes a clock for sums and two
+    for v, and one more for both where a band of the chip ends (`ArrayBuild.crossings`). See
     :class:`~pullback.rtl.systolic.skew.Skew` for when what has to enter.
 
     Parameters
     ----------
     build : ArrayBuild
     site : callable
-        ``site(r, c)``: where the multiplier of an element lies on the chip, as nextpnr names it, or None.
+        ``site(r, c)``: where the multiplier of an element lies on the chip, as nextpnr names it, or None. Where two
+        columns share a multiplier, c counts multipliers.
 
     Members
     -------
@@ -62,15 +65,18 @@ class Mesh(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        rows, columns = range(self._build.rows), range(self._build.columns)
-        elements = [[ProcessingElement(self._build, site=self._site(r, c)) for c in columns] for r in rows]
+        build = self._build
+        rows, columns = range(build.rows), range(build.columns // build.shared)
+        kind = PackedElement if build.packed else ProcessingElement
+        elements = [[kind(build, site=self._site(r, c)) for c in columns] for r in rows]
 
-        def south(value: Value, r: int, c: int, name: str) -> Value:
+        def south(value: Any, r: int, c: int, name: str) -> Value:
             """From the element above, through a register where a band ends."""
-            if self._build.crossings(r) == self._build.crossings(r - 1):
-                return value
-            crossing = Signal(value.shape(), name=f"{name}_{r}_{c}", reset_less=True)
-            m.d.sync += crossing.eq(value)
+            bits = value.as_value()
+            if build.crossings(r) == build.crossings(r - 1):
+                return bits
+            crossing = Signal(bits.shape(), name=f"{name}_{r}_{c}", reset_less=True)
+            m.d.sync += crossing.eq(bits)
             return crossing
 
         for r in rows:
@@ -88,19 +94,22 @@ class Mesh(wiring.Component):
                     left = elements[r][c - 1]
                     m.d.comb += [
                         element.h_i.eq(left.h_o),
-                        element.v_west_i.eq(left.v_o),
+                        element.v_west_i.eq(left.v_o[build.shared - 1]),
                         element.early_i.eq(left.early_o),
                         element.late_i.eq(left.late_o),
                     ]
                 if r == 0:
-                    m.d.comb += element.v_north_i.eq(self.north[c])
+                    m.d.comb += [
+                        element.v_north_i[k].eq(self.north[build.shared * c + k]) for k in range(build.shared)
+                    ]
                 else:
                     above = elements[r - 1][c]
                     m.d.comb += [
-                        element.v_north_i.eq(south(above.v_o, r, c, "v")),
-                        element.sum_i.eq(south(above.sum_o, r, c, "sum")),
-                        element.drain_i.eq(south(above.drain_o, r, c, "drain")),
+                        element.v_north_i.as_value().eq(south(above.v_o, r, c, "v")),
+                        element.sum_i.as_value().eq(south(above.sum_o, r, c, "sum")),
+                        element.drain_i.as_value().eq(south(above.drain_o, r, c, "drain")),
                     ]
-        for c in columns:
-            m.d.comb += [self.sums[c].eq(elements[-1][c].sum_o), self.drained[c].eq(elements[-1][c].drain_o)]
+        for c in range(build.columns):
+            foot, k = elements[-1][build.wave(c)], c % build.shared
+            m.d.comb += [self.sums[c].eq(foot.sum_o[k]), self.drained[c].eq(foot.drain_o[k])]
         return m

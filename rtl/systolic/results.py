@@ -15,6 +15,7 @@ from .build import UnitBuild
 from .descriptor import RESULT_LEVELS, ROWS, Beginning, Branches, Kind, Memory, layout
 from .partial_sums import PartialSums
 from .requantise import BRANCH, Requantise
+from .scale import Scale
 from .walk import Affine, Loops
 
 __all__ = ["Results"]
@@ -40,6 +41,8 @@ class Results(wiring.Component):
     release : In(1)
         All that needed it have taken the descriptor.
     row, drain : In(1)
+    adds : In(1)
+        A row of ADD: it is read now, and added to its other row `follows` clocks later.
     sums : In(ArrayLayout(array.sum, columns))
         Rows of the array; zeros while no operand moves in it.
     filled : In(ArrayLayout(signed(total), columns))
@@ -60,12 +63,15 @@ class Results(wiring.Component):
     ----------
     lead, latency : int
         Clocks from the announcement of a row to the row, and to its codes.
+    follows : int
+        Odd, so that a row of ADD may be read in every second clock.
     """
 
     _before = PartialSums.lead + PartialSums.latency  # from a step of the loops to the sum
     _behind = _before + Requantise.latency  # and to the codes
     lead = 1 + PartialSums.lead
     latency = 1 + _behind
+    follows = PartialSums.latency + Scale.latency
 
     def __init__(self, build: UnitBuild) -> None:
         self._build = build
@@ -79,6 +85,7 @@ class Results(wiring.Component):
                 "release": In(1),
                 "row": In(1),
                 "drain": In(1),
+                "adds": In(1),
                 "sums": In(data.ArrayLayout(array.sum, array.columns)),
                 "filled": In(wide),
                 "emitted": Out(Flow(wide)),
@@ -120,7 +127,8 @@ class Results(wiring.Component):
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
         m.submodules.loops = loops = Loops(RESULT_LEVELS, build.count)
-        m.d.sync += step.eq(self.row | self.drain | (left != 0))
+        added = delayed(m, "added", self.adds, self.follows, reset=True)
+        m.d.sync += step.eq(self.row | self.drain | (left != 0) | added)
         m.d.comb += [
             loops.rest.eq(now.rest),
             loops.begin.eq(begin),
@@ -142,28 +150,39 @@ class Results(wiring.Component):
         dw = kind == Kind.DW
         tile_ends = loops.last[:ROWS].all()
         whole_ends = tile_ends & loops.last[_INNER]
+        # Sums side by side have the same rows, unless they stay or were there before.
+        runs_on = now.keep | (kind == Kind.EMIT)
+        looks = Signal()
+        m.d.sync += looks.eq(self.adds)
         with m.If(begin):
             m.d.sync += [row.eq(now.sums.start), base.eq(now.sums.start), bias.eq(now.sums.bias)]
         with m.Elif(step):
-            # Tiles that add up have the same rows; sums side by side too, unless they stay.
+            # Tiles that add up have the same rows.
             m.d.sync += [
-                row.eq(Mux(tile_ends & ~(dw | (whole_ends & now.keep)), base, row + 1)),
+                row.eq(Mux(tile_ends & ~(dw | (whole_ends & runs_on)), base, row + 1)),
                 bias.eq(bias + whole_ends),
             ]
-            with m.If(whole_ends & now.keep):
+            with m.If(whole_ends & runs_on):
                 m.d.sync += base.eq(row + 1)
+        with m.Elif(looks):
+            m.d.sync += bias.eq(bias + 1)
         first = loops.first[_INNER] | dw
         m.submodules.sums = sums = PartialSums(
-            build.array.columns, build.sums, build.array.accumulator, build.total, family=build.ram
+            build.array.columns, build.sums, build.total, build.total, family=build.ram
         )
+        m.submodules.scale = scale = Scale(build.array.columns, build.total)
         m.d.comb += [
-            sums.command.add.eq(~first | (now.sums.begin != Beginning.ZERO)),
-            sums.command.read.eq(Mux(first & (now.sums.begin == Beginning.BIAS), bias, row)),
+            scale.i.eq(sums.o),
+            scale.on.eq(delayed(m, "looked", looks, self._before, reset=True)),
+            scale.shift.eq(now.how.upper),
+            scale.minus.eq(now.sums.minus),
+            sums.command.add.eq(looks | ~first | (now.sums.begin != Beginning.ZERO)),
+            sums.command.read.eq(Mux(looks | (first & (now.sums.begin == Beginning.BIAS)), bias, row)),
             sums.command.write.eq(row),
             sums.command.keep.eq(step & (dw | ~loops.last[_INNER] | now.keep)),
         ]
         m.d.comb += [
-            sums.i.eq(self.sums),
+            *(sums.i[k].eq(self.sums[k] | scale.o[k]) for k in range(build.array.columns)),
             sums.given.eq(delayed(m, "fills", kind == Kind.FILL, self._before)),
             sums.rows.eq(self.filled),
             self.overflow.eq(
@@ -199,6 +218,7 @@ class Results(wiring.Component):
 
         takes = now.branches.use == Branches.TAKE
         taken = delayed(m, "takes", takes, self._before)
+        emits = step & (kind == Kind.EMIT) & (now.codes.to == Memory.NONE)
         m.submodules.requantise = requantise = Requantise(columns, build.total, build.array.operand)
         m.submodules.branches_ram = ram = BlockRam(columns * BRANCH.size, build.masks, family=build.ram)
         m.d.comb += [
@@ -206,7 +226,7 @@ class Results(wiring.Component):
             requantise.adjoint.eq(taken),
             requantise.sums.eq(sums.o),
             requantise.branch_i.eq(ram.read_data),
-            self.emitted.valid.eq(delayed(m, "emits", step & (kind == Kind.EMIT), self._before, reset=True)),
+            self.emitted.valid.eq(delayed(m, "emits", emits, self._before, reset=True)),
         ]
         for k in range(columns):
             m.d.comb += self.emitted.payload[k].eq(Mux(taken, requantise.branch_i[k].as_value(), sums.o[k]))

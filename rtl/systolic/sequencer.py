@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -19,6 +21,10 @@ _SEGMENT, _OUTER = ROWS, ROWS + INNER
 
 def _product(kind: Value) -> Value:
     return (kind == Kind.Y) | (kind == Kind.DX) | (kind == Kind.DW)
+
+
+def _pools(kind: Value) -> Value:
+    return (kind == Kind.MAX) | (kind == Kind.ARGMAX) | (kind == Kind.ROUTE)
 
 
 class _Walk(wiring.Component):
@@ -41,10 +47,12 @@ class _Walk(wiring.Component):
         Changes with every descriptor.
     kind, fence, source, tile : Out
         Of the descriptor.
-    tile_ends, all_ends : Out(1)
-        The present row is the last one of its tile, of the descriptor.
+    tile_begins, tile_ends, all_ends : Out(1)
+        The present row is the first or last one of its tile, the last of the descriptor.
     on : Out(build.lanes)
         Operands of the present row that count.
+    tap : Out(build.array.operand)
+        Comes with ``at``; 0 of the walk that leads.
     """
 
     def __init__(self, build: UnitBuild, *, leads: bool) -> None:
@@ -65,10 +73,12 @@ class _Walk(wiring.Component):
                 "fence": Out(1),
                 "source": Out(Memory),
                 "tile": Out(build.count),
+                "tile_begins": Out(1),
                 "tile_ends": Out(1),
                 "all_ends": Out(1),
                 "on": Out(build.lanes),
                 "at": Out(range(build.elements)),
+                "tap": Out(build.array.operand),
             }
         )
 
@@ -100,20 +110,27 @@ class _Walk(wiring.Component):
             m.d.sync += [self.ready.eq(0), self.moves.eq(0), self.empty.eq(1)]
 
         m.submodules.loops = loops = Loops(_LEVELS, build.count)
-        m.submodules.address = address = Affine(_LEVELS, self.at.shape().width)
         m.d.comb += [
             Cat(loops.rest.as_value()).eq(Cat(nest.rest.as_value(), inner.as_value())),
             loops.begin.eq(begin),
             loops.step.eq(self.go),
-            address.start.eq(nest.start),
-            address.delta.eq(nest.delta),
-            address.begin.eq(begin),
-            address.step.eq(self.go),
-            address.level.eq(loops.level),
-            self.at.eq(address.o),
+            self.tile_begins.eq(loops.first[:ROWS].all()),
             self.tile_ends.eq(loops.last[:ROWS].all()),
             self.all_ends.eq(loops.last.all()),
         ]
+
+        def address(name: str, of: Any, o: Value) -> None:
+            m.submodules[name] = affine = Affine(_LEVELS, len(o))
+            m.d.comb += [
+                affine.start.eq(of.start),
+                affine.delta.eq(of.delta),
+                affine.begin.eq(begin),
+                affine.step.eq(self.go),
+                affine.level.eq(loops.level),
+                o.eq(affine.o),
+            ]
+
+        address("address", nest, self.at)
         tail = Signal(build.lanes)
         m.d.sync += tail.eq(Cat(k < nest.tail for k in range(build.lanes)))
         if self._leads:
@@ -122,6 +139,10 @@ class _Walk(wiring.Component):
         else:
             whole = Mux(_product(self.kind), (1 << array.rows) - 1, (1 << build.lanes) - 1)
             m.d.comb += [self.on.eq(Mux(loops.last[_SEGMENT], tail, whole)), self.source.eq(nest.source)]
+            tap: Any = Signal(self.descriptor.tap.shape(), name="tap_nest")
+            with m.If(takes):
+                m.d.sync += tap.eq(self.descriptor.tap)
+            address("tap_walk", tap, self.tap)
         return m
 
 
@@ -134,8 +155,9 @@ class Sequencer(wiring.Component):
     between tiles of a descriptor no clock is lost but the one in which the sums of dW leave.
 
     Between two descriptors two clocks of h are lost; after dW four and those the mesh needs, R and before dX R - 2
-    more. A descriptor with a ``fence`` waits until all rows have ``landed``. EMIT and FILL wait until it is ``quiet``:
-    their rows do not pass through the array and would overtake others.
+    more. A descriptor with a ``fence`` waits until all rows have ``landed``. EMIT, FILL, MAX, ARGMAX, ROUTE wait until
+    it is ``quiet``: their rows do not pass through the array and would overtake others. So does ADD, which reads what
+    they may still write and waits until all has ``landed``.
 
     What leaves in one clock belongs together: addresses, operands that count, the slot.
 
@@ -167,6 +189,10 @@ class Sequencer(wiring.Component):
         R rows of results come of this slot.
     other, ends : Out(1)
         A row of a job that is no product; it is the last one of its job.
+    window, gives : Out(1)
+        A row of MAX, ARGMAX or ROUTE begins a window; it ends one, and there is a row of results.
+    tap : Out(build.array.operand)
+        Of such a row.
     h_from : Out(Memory)
         What h reads; not the weights but for rows that are stored.
     active : Out(1)
@@ -202,6 +228,9 @@ class Sequencer(wiring.Component):
                 "drain": Out(1),
                 "other": Out(1),
                 "ends": Out(1),
+                "window": Out(1),
+                "gives": Out(1),
+                "tap": Out(self._build.array.operand),
                 "h_from": Out(Memory),
                 "active": Out(1),
                 "moves": Out(1),
@@ -242,7 +271,11 @@ class Sequencer(wiring.Component):
         with m.Elif(h.go & h.all_ends):
             m.d.sync += over.eq(1)
         # Rows of other jobs come as the outside lets them.
-        may = Signal()
+        may, begun = Signal(), Signal()
+        with m.If(h.done):
+            m.d.sync += begun.eq(0)
+        with m.Elif(h.go):
+            m.d.sync += begun.eq(1)
         with m.Switch(h.kind):
             with m.Case(Kind.STORE):
                 m.d.comb += may.eq(self.stores & (~h.fence | self.landed))
@@ -250,7 +283,13 @@ class Sequencer(wiring.Component):
                 m.d.comb += may.eq(self.emits & self.quiet)
             with m.Case(Kind.FILL):
                 m.d.comb += may.eq(self.fills & self.quiet)
+            with m.Case(Kind.MAX, Kind.ARGMAX, Kind.ROUTE):
+                m.d.comb += may.eq(begun | (self.quiet & (~h.fence | self.landed)))
+            with m.Case(Kind.ADD):
+                # Looked at in one clock, written in another one: a row in two clocks.
+                m.d.comb += may.eq(Mux(begun, ~self.other, self.landed))
         product = _product(h.kind)
+        single = h.kind == Kind.ROUTE  # each row is a window by itself
         other = h.ready & may
         m.d.comb += [
             h.go.eq(Mux(product, running & ~padding, other)),
@@ -322,6 +361,8 @@ class Sequencer(wiring.Component):
             self.drain.eq(drains),
             self.other.eq(other),
             self.ends.eq(h.all_ends),
+            self.window.eq(h.tile_begins | single),
+            self.gives.eq(other & _pools(h.kind) & (h.tile_ends | single)),
             self.moves.eq(running & ~padding),
             self.weights.eq(~running & v.go & ~dw),
             self.blocked.eq(h.ready & ~product & ~may),
@@ -333,5 +374,5 @@ class Sequencer(wiring.Component):
                 )
             ),
         ]
-        m.d.comb += [self.h_at.eq(h.at), self.v_at.eq(v.at)]
+        m.d.comb += [self.h_at.eq(h.at), self.v_at.eq(v.at), self.tap.eq(h.tap)]
         return m

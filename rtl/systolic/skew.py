@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
 from .build import ArrayBuild
-from .element import EARLY, LATE, LATE_LAG
+from .element import EARLY, LATE
 
 __all__ = ["SLOT", "Deskew", "Skew"]
 
@@ -24,16 +24,17 @@ leave and start from zero. ``west``: v comes from the west where this row's wave
 class Skew(wiring.Component):
     """Delays row r of h by ``r`` clocks for a stationary product and by ``2r`` for an output-stationary one.
 
-    To both come the crossings of bands, ``x(r) = build.crossings(r)``. With X a row that enters at clock t:
+    To both come the crossings of bands, ``x(r) = build.crossings(r)``. With X a row that enters at clock t, and w(c) =
+    ``build.wave(c)``, which is c unless columns share multipliers:
 
     =============  =====================  ==============================
     operand        enters the mesh at     must be here at
     =============  =====================  ==============================
     stationary     row r: t + r + x(r)    first row of X at t
-    W, from north  column c: + c          row r of W at t - 1 - r
+    W, from north  column c: + w(c)       row r of W at t - 1 - r
     W, from west   row r: + r + x(r)      row c of W at t - 1 - c
     output-stat.   row r: t + 2r + x(r)   row m of X at t + m
-    dY             column c: + c          row m of dY at t + m - 1
+    dY             column c: + w(c)       row m of dY at t + m - 1
     =============  =====================  ==============================
 
     Stationary rows may follow output-stationary ones ``rows`` clocks later at the earliest, as the last of those are
@@ -87,7 +88,7 @@ class Skew(wiring.Component):
             early = delayed(m, f"h_{r}", self.h[r], crossings + r)
             late = delayed(m, f"h_slow_{r}", early, r)
             (fast_load, west), (slow_load, keep, drain) = fast, slow
-            told = delayed(m, f"late_{r}", Cat(keep, drain), LATE_LAG, reset=True)
+            told = delayed(m, f"late_{r}", Cat(keep, drain), self._build.late_lag, reset=True)
             m.d.comb += [
                 self.mesh_h[r].eq(Mux(keep, late, early)),
                 self.mesh_west[r].eq(delayed(m, f"west_{r}", self.west[r], crossings + r)),
@@ -97,12 +98,12 @@ class Skew(wiring.Component):
                 self.mesh_late[r].drain.eq(told[1]),
             ]
         for c in range(self._build.columns):
-            m.d.comb += self.mesh_north[c].eq(delayed(m, f"north_{c}", self.north[c], c))
+            m.d.comb += self.mesh_north[c].eq(delayed(m, f"north_{c}", self.north[c], self._build.wave(c)))
         return m
 
 
 class Deskew(wiring.Component):
-    """Delays column c by ``columns - 1 - c`` clocks, so that a row of results leaves together.
+    """Delays column c by ``w(columns - 1) - w(c)`` clocks, so that a row of results leaves together.
 
     Parameters
     ----------
@@ -124,12 +125,13 @@ class Deskew(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        columns = self._build.columns
+        build = self._build
+        last = build.columns - 1
         choose = Signal()
         m.d.comb += choose.eq(self.drained_now)
-        for c in range(columns):
+        for c in range(build.columns):
             if c > 0:
-                choose = delayed(m, f"choose_{c}", choose, 1, reset=True)
+                choose = delayed(m, f"choose_{c}", choose, build.wave(c) - build.wave(c - 1), reset=True)
             chosen = Mux(choose, self.drained[c], self.sums[c])
-            m.d.comb += self.o[c].eq(delayed(m, f"o_{c}", chosen, columns - 1 - c))
+            m.d.comb += self.o[c].eq(delayed(m, f"o_{c}", chosen, build.wave(last) - build.wave(c)))
         return m

@@ -15,6 +15,7 @@ from .build import UnitBuild
 from .descriptor import WORD, Kind, Memory
 from .operand_memory import OperandMemory
 from .partial_sums import PartialSums
+from .pool import Pool
 from .programme import Programme
 from .results import Results
 from .sequencer import Sequencer
@@ -57,7 +58,13 @@ class ArrayUnit(wiring.Component):
     STORE      any memory                                         leave at ``stored``
     EMIT                                                          partial sums, or branches, leave at ``emitted``
     FILL                                                          partial sums come from ``filled``
+    MAX        any memory                                         codes, the largest of a window
+    ARGMAX     any memory                                         codes, the number of its tap
+    ROUTE      cotangents                                         codes, or partial sums
+    ADD                                                           partial sums
     =========  ======================  =========================  =======================
+
+    ROUTE reads numbers of taps in the activations, at the addresses of the cotangents.
 
     All addresses are affine (:mod:`~pullback.rtl.systolic.descriptor`), so the patches of a convolution are read where
     the picture stands. Rows loaded while a programme runs wait for results, which cannot.
@@ -196,16 +203,36 @@ class ArrayUnit(wiring.Component):
         for c in range(columns):
             m.d.comb += array.north[c].eq(Mux(north, cotangents.o[c], weights.o[c]))
 
+        # What leaves the memories without passing through the array.
+        source = delayed(m, "source", sequencer.h_from.as_value(), self._read)
+        read = Signal(self.stored.payload.shape())
+        m.d.comb += read.eq(Mux(source[1], weights.o, Mux(source[0], cotangents.o, activations.o)))
+        m.submodules.pool = pool = Pool(build.array)
+        m.d.comb += [
+            pool.tap.eq(delayed(m, "tap", sequencer.tap, self._read)),
+            pool.first.eq(delayed(m, "window", sequencer.window, self._read)),
+            pool.last.eq(delayed(m, "gives", sequencer.gives, self._read, reset=True)),
+            pool.argmax.eq(delayed(m, "argmax", sequencer.kind == Kind.ARGMAX, self._read)),
+            pool.route.eq(delayed(m, "route", sequencer.kind == Kind.ROUTE, self._read)),
+        ]
+        m.d.comb += [pool.i[c].eq(read[c]) for c in range(columns)]
+        m.d.comb += [pool.numbers[c].eq(activations.o[c]) for c in range(columns)]
+
         # Results.
+        beside = sequencer.other & ((sequencer.kind == Kind.EMIT) | (sequencer.kind == Kind.FILL))
+        adds = sequencer.other & (sequencer.kind == Kind.ADD)
         announced = self._read + array.latency - Results.lead
         m.d.comb += [
             results.row.eq(
                 delayed(m, "row", sequencer.row, announced, reset=True)
-                | (sequencer.other & (sequencer.kind != Kind.STORE))
+                | delayed(m, "gives", sequencer.gives, self._read + Pool.latency - Results.lead, reset=True)
+                | beside
             ),
             results.drain.eq(delayed(m, "drain", sequencer.drain, announced, reset=True)),
-            results.sums.eq(array.o),
+            results.adds.eq(adds),
         ]
+        # At most one of them is not zero.
+        m.d.comb += [results.sums[c].eq(array.o[c] | pool.o[c]) for c in range(columns)]
         ready = []
         for memory, ram in self._memories.items():
             mine = results.write_to == memory
@@ -223,7 +250,6 @@ class ArrayUnit(wiring.Component):
         m.d.comb += self.load.ready.eq(Array([*ready, 1])[self.load.payload.to.as_value()])
 
         # Rows that leave.
-        source = delayed(m, "source", sequencer.h_from.as_value(), self._read)
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         m.submodules.store = store = _leaving(self.stored.payload.shape(), self._read)
         behind = Results.lead + PartialSums.latency + 1
@@ -234,7 +260,7 @@ class ArrayUnit(wiring.Component):
         ]
         m.d.comb += [
             store.i.valid.eq(delayed(m, "stored", stored, self._read, reset=True)),
-            store.i.payload.row.eq(Mux(source[1], weights.o, Mux(source[0], cotangents.o, activations.o))),
+            store.i.payload.row.eq(read),
             store.i.payload.last.eq(delayed(m, "stored_ends", sequencer.ends, self._read)),
             emit.i.payload.last.eq(delayed(m, "emitted_ends", sequencer.ends, behind)),
             sequencer.stores.eq(store.room),
@@ -262,19 +288,18 @@ class ArrayUnit(wiring.Component):
         ]
 
         # Rows of the array are longer on their way than those that do not pass through it.
-        through, beside = Signal(range(self.flight + 1)), Signal(range(self.flight + 1))
-        quiet, landed = Signal(init=1), Signal(init=1)
+        through, past = Signal(range(self.flight + 1)), Signal(range(self.flight + 1))
+        quiet, landed, was_active = Signal(init=1), Signal(init=1), Signal()
         # A tile of dW is on its way from its first row on, though only its drain gives results.
-        enters = sequencer.row | sequencer.slot.keep | sequencer.drain
-        passes = sequencer.other & (sequencer.kind != Kind.STORE)
+        enters = sequencer.row | sequencer.slot.keep | sequencer.drain | sequencer.gives | adds
         m.d.sync += [
             through.eq(Mux(enters, self.flight, Mux(through == 0, 0, through - 1))),
-            beside.eq(
-                Mux(passes, Results.latency + cotangents.write_latency + 1, Mux(beside == 0, 0, beside - 1))
-            ),
+            past.eq(Mux(beside, Results.latency + cotangents.write_latency + 1, Mux(past == 0, 0, past - 1))),
             quiet.eq((through == 0) & ~enters),
-            landed.eq((through == 0) & (beside == 0) & ~enters & ~passes),
-            self.busy.eq(self.go | programme.running | sequencer.active | ~landed),
+            landed.eq((through == 0) & (past == 0) & ~enters & ~beside),
+            # The only row of a job is seen to be on its way a clock after the job has ended.
+            was_active.eq(sequencer.active),
+            self.busy.eq(self.go | programme.running | sequencer.active | was_active | ~landed),
         ]
         m.d.comb += [sequencer.quiet.eq(quiet), sequencer.landed.eq(landed)]
         starved = programme.running & ~programme.offered & ~sequencer.active

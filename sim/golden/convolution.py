@@ -1,4 +1,4 @@
-"""Convolutions of pictures and their adjoints, over the integers, and pools.
+"""Convolutions of pictures and their adjoints, over the integers.
 
 With stride s, padding p and dilation d, i and j the taps of a kernel of h x w:
 

@@ -9,7 +9,7 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from pullback.gen.flow import Device, SynthesisError
+from pullback.gen.flow import Device, SynthesisError, run_tool
 from pullback.gen.synthesis import (
     Aim,
     Area,
@@ -20,6 +20,8 @@ from pullback.gen.synthesis import (
     stamp,
     synthesise,
 )
+from pullback.gen.units import unambiguous
+from pullback.gen.verilog import verilog
 from pullback.rtl.numeric.multiplier import Multiplier
 
 pytestmark = pytest.mark.synthesis
@@ -98,6 +100,21 @@ def test_units_come_together(tmp_path):
     assert len(list((tmp_path / "units").glob("*.il"))) == 2
 
 
+def test_two_drivers_of_a_net_are_refused(tmp_path):
+    """Planted in a unit, as it comes from its folder: two registers at one bit of its output."""
+    netlist(Pair(), directory=tmp_path)
+    (unit,) = (each for each in (tmp_path / "units").glob("*.il") if "core.one" in each.read_text())
+    text = unit.read_text()
+    assert text.count("connect \\Q \\s [3]\n") == 1
+    unit.write_text(text.replace("connect \\Q \\s [3]\n", "connect \\Q \\s [2]\n"))
+    (tmp_path / "netlist.stamp").unlink()
+    with pytest.raises(
+        SynthesisError, match=r"net core\S*\[2\] has two drivers, core\.one\.\S+\.Q and core\.one\.\S+\.Q$"
+    ):
+        netlist(Pair(), directory=tmp_path)
+    assert not (tmp_path / "netlist.stamp").exists()
+
+
 def test_area_and_clock_of_an_adder(tmp_path):
     done = synthesise(Adder(), "adder", directory=tmp_path, seeds=(1, 2), workers=2)
     area = done.area
@@ -122,6 +139,29 @@ def test_the_router_insists_on_an_aim(tmp_path):
         (False, False),
         (True, True),
     ]
+
+
+def test_wires_are_told_apart_from_bits_of_others():
+    # Not ports, nor a name that stands alone.
+    core = """\
+module core(clk, i, \\i[0] , o);
+  input clk;
+  input [3:0] i;
+  input \\i[0] ;
+  output o;
+  wire [3:0] \\w.x ;
+  wire [1:0] \\w.x[1] ;
+  reg [1:0] \\w.x[0][1]  = 2'h0;
+  wire \\alone[1] ;
+  assign \\w.x[1]  = \\w.x [3:2];
+  assign \\alone[1]  = \\w.x[1] [0] ^ \\i[0] ^ i[1];
+endmodule
+
+module \\core.part (\\w.x[1] );
+  input [1:0] \\w.x[1] ;
+endmodule
+"""
+    assert unambiguous(core) == core.replace("\\w.x[1] ", "\\w.x(1) ", 3)
 
 
 def test_a_multiplier_is_one_dsp_block(tmp_path):
@@ -186,6 +226,16 @@ def test_a_failing_tool_is_named_with_its_log(tmp_path):
 def test_an_unknown_device_is_refused(wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         Device(**wrong)
+
+
+def test_a_failing_yosys_is_named_with_what_it_said(tmp_path):
+    """Also after ABC, in which what it says gets lost."""
+    (tmp_path / "adder.v").write_text(verilog(Adder()))
+    script = "read_verilog adder.v; synth_ecp5 -top core; read_rtlil nothing.il"
+    with pytest.raises(
+        SynthesisError, match=r"yosys failed with status 1; .*yosys\.log ends:(?s:.*)ERROR: .*nothing"
+    ):
+        run_tool("yosys", "-p", script, directory=tmp_path, log="yosys.log")
 
 
 def test_no_seed_is_refused(tmp_path):

@@ -46,6 +46,20 @@ def test_conv2d(options):
     )
 
 
+def test_max_pool2d():
+    options = {"kernel": 3, "stride": 2, "padding": 1}
+    compare(
+        lambda x: pullback.jax.max_pool2d(x, **options),
+        lambda x: pullback.max_pool2d(x, **options),
+        ((2, 3, 8, 7),),
+    )
+    x = np.random.default_rng(1).normal(size=(4, 2, 1, 4, 4)).astype(np.float32)
+    pool = lambda x: pullback.jax.max_pool2d(x, 2)  # noqa: E731
+    np.testing.assert_array_equal(jax.vmap(pool)(x), np.stack([pool(each) for each in x]))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        jax.grad(lambda x: (jax.grad(lambda x: (pool(x) ** 2).sum())(x) ** 2).sum())(x[0])
+
+
 def test_vmap_and_second_derivatives():
     x, w = np.ones((4, 2, 3), np.float32), np.ones((5, 3), np.float32)
     linear = lambda x: pullback.jax.linear(x, w, exponent=4)  # noqa: E731
@@ -71,6 +85,9 @@ def test_vmap_and_second_derivatives():
             ),
             "groups=2 of 4 channels",
         ),
+        (lambda f: f.max_pool2d(np.ones((1, 1, 2, 2), np.float32), 3), "too small for windows of 3 x 3"),
+        (lambda f: f.max_pool2d(np.ones((1, 1, 2, 2), np.int32), 2), "x has the dtype int32"),
+        (lambda f: f.max_pool2d(np.ones((2, 2), np.float32), 2), r"x has the shape \(2, 2\)"),
     ],
 )
 def test_bad_input(make, message):

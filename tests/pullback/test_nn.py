@@ -11,8 +11,8 @@ from torch import nn
 
 import pullback
 from pullback import UsageError
-from pullback.layers import ACTIVATIONS, Layer, exponent, quantise
-from pullback.nn import Conv2d, Linear, conv2d, convert, linear
+from pullback.layers import ACTIVATIONS, Layer, exponent, find_pool, quantise
+from pullback.nn import Conv2d, Linear, MaxPool2d, conv2d, convert, linear, max_pool2d
 from pullback.products import GoldenProducts, RtlProducts
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
 
@@ -107,8 +107,8 @@ def test_operators_are_good_citizens():
 def network(seed: int) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.LeakyReLU(0.125),
-        nn.Flatten(), nn.Linear(6 * 4 * 4, 10),
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 6, 3, padding=1),
+        nn.LeakyReLU(0.125), nn.MaxPool2d(3, 2, padding=1), nn.Flatten(), nn.Linear(6 * 2 * 2, 10),
     )  # fmt: skip
 
 
@@ -137,6 +137,41 @@ def test_training_on_the_hardware_gives_the_same_bits():
     assert rtl.macs > 0 and rtl.cycles > 0
 
 
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [(2, {}), (3, {"stride": 2, "padding": 1}), ((2, 3), {"stride": 1}), (2, {"stride": 1, "dilation": 2})],
+)
+def test_pools_are_exact_where_nothing_is_rounded(kernel, options):
+    """Values and cotangents that are codes: PyTorch's own pool, forward and back, by equality, ties included."""
+    rng = np.random.default_rng(4)
+    x = torch.tensor(rng.integers(-127, 128, (2, 3, 6, 7)) / 8.0, requires_grad=True)
+    x.data[:, :, 2:4] = 0.5
+    mine, theirs = (pool(x, kernel, **options) for pool in (pullback.max_pool2d, F.max_pool2d))
+    assert torch.equal(mine, theirs)
+    ybar = torch.tensor(rng.integers(-127, 128, mine.shape) / 32.0)
+    grads = [torch.autograd.grad(y, x, ybar)[0] for y in (mine, theirs)]
+    assert torch.equal(*grads)
+
+
+def test_average_pools_are_exact_where_nothing_is_rounded():
+    x = torch.tensor(np.random.default_rng(4).integers(-8, 8, (2, 3, 6, 8)) * 4.0, requires_grad=True)
+    mine, theirs = pullback.AvgPool2d(2), nn.AvgPool2d(2)
+    assert torch.equal(mine(x), theirs(x))
+    ybar = torch.randint(-16, 16, (2, 3, 3, 4)).to(x)
+    assert torch.equal(torch.autograd.grad(mine(x), x, ybar)[0], torch.autograd.grad(theirs(x), x, ybar)[0])
+
+
+def test_pools_are_good_citizens():
+    x = small(1, 2, 4, 4, seed=3).requires_grad_()
+    pullback.nn._POOLS[10**9] = find_pool("golden", 2, 2, 2)
+    torch.library.opcheck(torch.ops.pullback.pool, (x.permute(0, 2, 3, 1).contiguous(), 10**9))
+    compiled = torch.compile(lambda x: max_pool2d(x, 2), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), max_pool2d(x, 2))
+    (xbar,) = torch.autograd.grad(max_pool2d(x, 2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"no second derivative|does not require grad"):
+        torch.autograd.grad(xbar.sum(), x)
+
+
 def test_exponents_stay_in_evaluation_and_in_the_state():
     torch.manual_seed(0)
     layer = Linear(4, 3)
@@ -157,7 +192,7 @@ def test_convert_says_what_it_cannot():
             nn.Conv2d(3, 3, 3, groups=3), nn.ReLU6(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 2)
         )
     )
-    assert [type(layer) for layer in ours] == [Conv2d, nn.MaxPool2d, nn.Flatten, Linear]
+    assert [type(layer) for layer in ours] == [Conv2d, MaxPool2d, nn.Flatten, Linear]
     assert ours(torch.rand(1, 3, 6, 6)).shape == (1, 2)
     model = nn.Sequential(
         nn.Sigmoid(),
@@ -166,6 +201,11 @@ def test_convert_says_what_it_cannot():
         nn.Conv2d(2, 2, 3, padding="same"),
         nn.MaxPool2d(2),
         nn.ReLU(),
+        nn.MaxPool2d(2, return_indices=True),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d((2, 3)),
+        nn.AvgPool2d(3, padding=1, count_include_pad=False),
+        nn.AvgPool2d(3, divisor_override=2),
     )
     with pytest.raises(UsageError) as caught:
         convert(model)
@@ -175,6 +215,11 @@ def test_convert_says_what_it_cannot():
         "LeakyReLU",
         "padding='same'",
         "5: ReLU.*no layer of the array",
+        "6: MaxPool2d.*return_indices=True; values only",
+        "7: MaxPool2d.*ceil_mode=True; whole windows only",
+        r"8: MaxPool2d.*stride=\(2, 3\); the same in both directions only",
+        "9: AvgPool2d.*count_include_pad=False; zeros",
+        "10: AvgPool2d.*divisor_override=2; the mean only",
     ):
         assert re.search(words, str(caught.value)), words
 
@@ -206,6 +251,15 @@ PICTURE, KERNEL = ones(1, 1, 2, 2), ones(1, 1, 2, 2)
         (lambda: conv2d(PICTURE[0], KERNEL, exponent=0), r"x has the shape \(1, 2, 2\)"),
         (lambda: Conv2d(4, 8, 3, groups=4), "groups=4 of 4 channels and 8 outputs"),
         (lambda: Linear(4, 8, activation="tanh"), "activation 'tanh' is unknown"),
+        (lambda: max_pool2d(PICTURE, 3), "too small for windows of 3 x 3"),
+        (lambda: max_pool2d(PICTURE, 2, padding=2), "padding=2 of windows of 2 x 2; give at most 1"),
+        (lambda: max_pool2d(PICTURE, 2, stride=0), "stride=0; give at least 1"),
+        (lambda: max_pool2d(PICTURE, (1, 2)), "without a stride"),
+        (lambda: max_pool2d(PICTURE, 17), "at most 256"),
+        (lambda: max_pool2d(PICTURE[0], 2), r"x has the shape \(1, 2, 2\)"),
+        (lambda: max_pool2d(PICTURE[..., :1], 2, padding=1, dilation=2), "no tap in a picture of 2 x 1"),
+        (lambda: max_pool2d(PICTURE * torch.nan, 2), "NaN or infinity"),
+        (lambda: pullback.AvgPool2d((1, 2)), "without a stride"),
     ],
 )
 def test_bad_input(make, message):

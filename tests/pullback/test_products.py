@@ -33,7 +33,8 @@ def same(rtl: RtlProducts, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None
         np.testing.assert_array_equal(found[1], branches)
     dy = rng.integers(-128, 128, codes.shape)
     np.testing.assert_array_equal(rtl.dx(dy, w, x.shape, taps), golden.dx(dy, w, x.shape, taps))
-    np.testing.assert_array_equal(rtl.dw(x, dy, taps), golden.dw(x, dy, taps))
+    for found, want in zip(rtl.dw(x, dy, taps), golden.dw(x, dy, taps), strict=True):
+        np.testing.assert_array_equal(found, want)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,39 @@ def test_convolutions(rtl, shape, outputs, taps):
     x = rng.integers(-128, 128, shape)
     w = rng.integers(-128, 128, (taps.height, taps.width, shape[3], outputs)[: 3 if taps.depthwise else 4])
     same(rtl, x, w, rng.integers(-20000, 20000, outputs), taps)
+
+
+@pytest.mark.parametrize(
+    ("shape", "taps"),
+    [
+        ((3, 4, 6, 5), Taps(height=2, width=2, stride=2)),
+        ((2, 5, 7, 4), Taps(height=3, width=3, stride=2, padding=1)),
+        ((1, 6, 6, 2), Taps(height=2, width=3, dilation=2)),
+        ((2, 3, 4, 1), Taps(height=3, width=4)),
+    ],
+)
+@pytest.mark.parametrize("values", [3, 256])
+def test_max_pools(rtl, shape, taps, values):
+    """Of few values there are ties."""
+    rng = np.random.default_rng(values)
+    x = rng.integers(-128, values - 128, shape)
+    golden = GoldenProducts()
+    codes, numbers = golden.max_pool(x, taps)
+    for found, want in zip(rtl.max_pool(x, taps), (codes, numbers), strict=True):
+        np.testing.assert_array_equal(found, want)
+    dy = rng.integers(-128, 128, codes.shape)
+    np.testing.assert_array_equal(
+        rtl.max_pool_dx(dy, numbers, shape, taps), golden.max_pool_dx(dy, numbers, shape, taps)
+    )
+
+
+def test_sums_that_wrap(rtl):
+    """Both say so, and the next product is right."""
+    x, w, top = np.full((1, 4), 127), np.full((4, 1), 127), np.array([(1 << 31) - 1])
+    for products in (GoldenProducts(), rtl):
+        with pytest.raises(OverflowError, match="does not fit 32 bits"):
+            products.y(x, w, top, Requantisation(), None)
+        assert products.dx(np.ones((1, 1), int), w, (1, 4), None).tolist() == [[127] * 4]
 
 
 def test_it_counts(rtl):

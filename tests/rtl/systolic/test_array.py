@@ -23,6 +23,10 @@ BUILDS = {
     "1x1": ArrayBuild(rows=1, columns=1),
     "1x4": ArrayBuild(rows=1, columns=4),
     "4x1": ArrayBuild(rows=4, columns=1),
+    "3x6 packed": ArrayBuild(rows=3, columns=6, packed=True),
+    "5x4 packed in bands of two": ArrayBuild(rows=5, columns=4, band=2, packed=True),
+    "1x2 packed": ArrayBuild(rows=1, columns=2, packed=True),
+    "2x4 of 3 bits packed": ArrayBuild(rows=2, columns=4, operand=3, accumulator=10, packed=True),
 }
 
 
@@ -57,7 +61,9 @@ def interleaved(rng: np.random.Generator, build: ArrayBuild) -> list[Tile]:
         *((name, "icarus") for name in BUILDS),
         *(
             pytest.param(
-                name, "verilator", marks=[] if name in ("4x7", "5x3 in bands of two") else pytest.mark.slow
+                name,
+                "verilator",
+                marks=[] if name in ("4x7", "5x3 in bands of two", "3x6 packed") else pytest.mark.slow,
             )
             for name in BUILDS
         ),
@@ -85,6 +91,16 @@ def test_largest_sums(simulator):
     assert len(wrong(build, waves, simulator, rng)) == 2
 
 
+@pytest.mark.parametrize("simulator", ["icarus", pytest.param("verilator", marks=pytest.mark.slow)])
+def test_packed_products_are_exact(simulator):
+    """Every operand times every pair of the extreme ones, 0 and their neighbours in both columns of a multiplier."""
+    build, rng = ArrayBuild(rows=1, columns=2, packed=True), np.random.default_rng(7)
+    some = (-128, -127, -1, 0, 1, 126, 127)
+    every = np.arange(-128, 128)[:, None]
+    tiles = [Tile("y", every, np.array([pair])) for pair in product(some, some)]
+    assert wrong(build, schedule(build, tiles, SystolicArray(build).latency), simulator, rng) == []
+
+
 @pytest.mark.parametrize("name", BUILDS)
 def test_cycles(name):
     """The formulas of a bare array without and with bands: T tiles of M rows, first operand in to last result out."""
@@ -92,7 +108,11 @@ def test_cycles(name):
     rows, columns = build.rows, build.columns
     crossings = (rows - 1) // build.band if build.band else 0
     for count, height in product((1, 2, 5), (max(rows, columns), 2 * max(rows, columns) + 1)):
-        inner = (rows - 1) + (columns - 1) + crossings + 6
+        inner = (
+            (rows - 1) + (columns // 2 - 1) + crossings + 8
+            if build.packed
+            else (rows - 1) + (columns - 1) + crossings + 6
+        )
         formulas = {
             "y": count * height + inner,
             "dx": count * height + inner,
@@ -120,13 +140,14 @@ def test_twelve_by_thirteen(simulator):
     assert wrong(build, schedule(build, tiles, latency), simulator, rng) == []
 
 
+@pytest.mark.parametrize("name", ["4x7", pytest.param("3x6 packed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("before", "after"),
     [pair for pair in product(PRODUCTS, PRODUCTS) if pair not in (("y", "y"), ("dx", "dx"))],
 )
-def test_distances_are_the_least(before, after):
+def test_distances_are_the_least(before, after, name):
     """One clock less and results are wrong. Twice Y or twice dX cannot come closer: W has one port."""
-    build, rng = BUILDS["4x7"], np.random.default_rng(5)
+    build, rng = BUILDS[name], np.random.default_rng(5)
     tiles = [random_tile(rng, build, before, 3), random_tile(rng, build, after, 9)]
     latency = SystolicArray(build).latency
     assert wrong(build, schedule(build, tiles, latency), "icarus", rng) == []
@@ -149,6 +170,8 @@ def test_sums_of_a_drain_too_soon_are_lost():
         ({"operand": 19}, "operand=19; give 2 to 18 bits"),
         ({"band": 13}, "band=13; give 0 to 12"),
         ({"family": "tin"}, "family='tin'; choose one of generic, ecp5, gowin"),
+        ({"packed": True}, "packed with columns=13, operand=8; give an even number of columns"),
+        ({"packed": True, "columns": 12, "operand": 9}, "operand=9; .* at most 8 bits"),
         ({"accumulator": 49}, "accumulator=49; give at most 48 bits"),
         (
             {"accumulator": 18},

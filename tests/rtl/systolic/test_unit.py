@@ -12,8 +12,8 @@ import pytest
 
 from pullback.rtl.systolic import tiler
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
-from pullback.rtl.systolic.descriptor import Beginning, Branches, Memory, encode
-from pullback.rtl.systolic.tiler import Matrix, Nest
+from pullback.rtl.systolic.descriptor import Beginning, Branches, Kind, Memory, encode
+from pullback.rtl.systolic.tiler import Matrix, Nest, tiled, untiled
 from pullback.rtl.systolic.unit import EVENTS
 from pullback.sim.bench.host import Host
 from pullback.sim.bench.runner import SIMULATORS
@@ -30,32 +30,14 @@ ACTIVATIONS = {
 
 
 def unit(rows: int, columns: int, **options: Any) -> UnitBuild:
-    array = ArrayBuild(rows=rows, columns=columns, band=options.pop("band", 0))
+    array = ArrayBuild(
+        rows=rows, columns=columns, band=options.pop("band", 0), packed=options.pop("packed", False)
+    )
     return UnitBuild(array=array, **{"memory": 2048, "sums": 1024, "masks": 512, "programme": 1024} | options)
 
 
 def how(given: Requantisation) -> dict[str, int]:
     return {"shift": given.shift, "leak": given.leak, "relu": int(given.relu), "top": given.top}
-
-
-def tiled(build: UnitBuild, values: np.ndarray) -> np.ndarray:
-    """A matrix of dW as its rows of partial sums: R a tile, tiles of K inside those of N."""
-    rows, columns = build.array.rows, build.array.columns
-    k, n = values.shape
-    full = np.pad(values, ((0, -k % rows), (0, -n % columns)))
-    return (
-        full.reshape(-1, rows, full.shape[1] // columns, columns).transpose(2, 0, 1, 3).reshape(-1, columns)
-    )
-
-
-def untiled(build: UnitBuild, emitted: np.ndarray, k: int, n: int) -> np.ndarray:
-    """The matrix of which such rows are."""
-    rows, columns = build.array.rows, build.array.columns
-    return (
-        emitted.reshape(-(-n // columns), -(-k // rows), rows, columns)
-        .transpose(1, 2, 0, 3)
-        .reshape(-(-k // rows) * rows, -1)[:k, :n]
-    )
 
 
 class Session:
@@ -175,22 +157,29 @@ class Session:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "simulator"),
+    ("rows", "columns", "packed", "simulator"),
     [
-        (4, 3, "icarus"),
-        (3, 5, "icarus"),
-        (1, 1, "icarus"),
-        (4, 3, "verilator"),
+        (4, 3, False, "icarus"),
+        (3, 5, False, "icarus"),
+        (1, 1, False, "icarus"),
+        (2, 4, True, "icarus"),
+        (4, 3, False, "verilator"),
         *(
             pytest.param(*size, marks=pytest.mark.slow)
-            for size in ((2, 4, "icarus"), (5, 4, "icarus"), (3, 5, "verilator"), (1, 1, "verilator"))
+            for size in (
+                (2, 4, False, "icarus"),
+                (5, 4, False, "icarus"),
+                (3, 5, False, "verilator"),
+                (1, 1, False, "verilator"),
+                (2, 4, True, "verilator"),
+            )
         ),
     ],
 )
-def test_products_in_any_order(rows, columns, simulator):
+def test_products_in_any_order(rows, columns, packed, simulator):
     hit: Counter[str] = Counter()
     for seed in (None, 1):
-        session = Session(unit(rows, columns), seed or 0)
+        session = Session(unit(rows, columns, packed=packed), seed or 0)
         before = ""
         for k in range(12):
             kind = ("y", "dx", "dw")[k] if k < 3 else str(session.rng.choice(["y", "dx", "dw"]))
@@ -199,7 +188,7 @@ def test_products_in_any_order(rows, columns, simulator):
             before = kind
         session.check(simulator, seed=seed)
         hit += session.hit
-    print(rows, columns, simulator, dict(sorted(hit.items())))
+    print(rows, columns, packed, simulator, dict(sorted(hit.items())))
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
@@ -257,7 +246,8 @@ def clocks(build: UnitBuild, host: Host) -> tuple[int, int]:
 def formula(build: UnitBuild, product: str, tiles: int, m: int) -> int:
     """The array's cycles, and those of what is around it: reading, partial sums, requantisation."""
     array = build.array
-    mesh = (array.rows - 1) + (array.columns - 1) + array.crossings(array.rows - 1) + 6
+    across = (array.columns // 2 - 1) + 2 if array.packed else array.columns - 1
+    mesh = (array.rows - 1) + across + array.crossings(array.rows - 1) + 6
     read = 2 + (build.lanes.bit_length()) // 2  # block RAM; rotation by two bits a clock
     if product == "dw":
         return tiles * (m + 1) - 1 + array.rows + mesh + read + 1
@@ -266,12 +256,17 @@ def formula(build: UnitBuild, product: str, tiles: int, m: int) -> int:
 
 @pytest.mark.parametrize("product", ["y", "dx", "dw"])
 @pytest.mark.parametrize(
-    ("rows", "columns", "band", "simulator"),
-    [(4, 7, 0, "icarus"), (4, 3, 0, "verilator"), (6, 4, 3, "icarus")],
+    ("rows", "columns", "band", "packed", "simulator"),
+    [
+        (4, 7, 0, False, "icarus"),
+        (4, 3, 0, False, "verilator"),
+        (6, 4, 3, False, "icarus"),
+        (4, 6, 0, True, "icarus"),
+    ],
 )
-def test_cycles(rows, columns, band, simulator, product):
+def test_cycles(rows, columns, band, packed, simulator, product):
     """From the first operand read to the last result written, no clock but those of the formulas."""
-    build = unit(rows, columns, band=band)
+    build = unit(rows, columns, band=band, packed=packed)
     most = max(rows, columns, 4)
     for m, k, n in (
         (most, 2 * rows, columns),
@@ -319,6 +314,28 @@ def test_short_tiles_wait_for_weights():
     # The first tile's rows of W, and two of the four clocks of each of the others.
     assert counts["weights"] == 4 + 2 + 2 and counts["row"] == 6 and counts["result"] == 2
     assert counts["busy"] == sum(host.seen["busy"])
+
+
+@pytest.mark.parametrize(
+    "job",
+    [lambda b, rows: tiler.emit(b, 0, rows), lambda b, rows: tiler.fill(b, 0, rows)],
+    ids=["emit", "fill"],
+)
+def test_busy_while_a_single_row_is_on_its_way(job):
+    """A row more takes as many clocks more, whether it is the second or the third."""
+    build = unit(4, 3)
+    lengths = []
+    for rows in (1, 2, 3):
+        host = Host(build)
+        fields = job(build, rows)
+        if fields["kind"] == Kind.EMIT:
+            host.want(fields, rows, fence=False)
+        else:
+            host.fill(np.zeros((rows, 3), int))
+            host.run(fields)
+        host.play()
+        lengths.append(sum(b or 0 for b in host.seen["busy"]))
+    assert lengths[2] - lengths[1] == lengths[1] - lengths[0] > 0, lengths
 
 
 @pytest.mark.parametrize(
