@@ -25,12 +25,12 @@ from pullback.sim.bench.axi_lite import AXILite
 BUILDS = {
     # A programme that is no power of two of words; sums that are no whole bytes; a header of three beats.
     "small": UnitBuild(
-        array=ArrayBuild(rows=3, columns=2), memory=64, sums=32, total=28, masks=16, count=6, programme=100
+        array=ArrayBuild(rows=3, columns=2), memory=64, sums=32, total=28, masks=16, count=6, programme=130
     ),
     # Operands that are no whole bytes; a header that leaves half a beat over.
     "narrow": UnitBuild(
         array=ArrayBuild(rows=5, columns=4, operand=6, accumulator=20),
-        memory=32, sums=32, total=33, masks=16, count=6, programme=100,
+        memory=32, sums=32, total=33, masks=16, count=6, programme=130,
     ),
 }  # fmt: skip
 BUILD = BUILDS[os.environ.get("PULLBACK_BUILD", "small")]
