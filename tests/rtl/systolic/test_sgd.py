@@ -177,8 +177,8 @@ def test_golden_is_pytorchs_sgd():
         (lambda b: tiler.add(b, 0, 0, 4, 32), "shift=32; a sum has 32 bits, so give 0 to 31"),
         (lambda b: tiler.add(b, 0, 0, 0, 1), "0 rows of partial sums; give at least 1"),
         (
-            lambda b: tiler.narrow(b, 0, Matrix(8190, 1, 2, 2)),
-            "the matrix in whole tiles lies in 8190 to 8197",
+            lambda b: tiler.narrow(b, 0, Matrix(16382, 1, 2, 2)),
+            "the matrix in whole tiles lies in 16382 to 16389",
         ),
         (lambda b: tiler.db(b, 16384, Matrix(0, 2, 2, 2)), "the operand 1 lies in 16384"),
     ],
