@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -125,10 +126,11 @@ class FunctionTable(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         row = data.StructLayout({"knot": VALUE.width, "fall": max(self._falls).bit_length()})
+        entries: Any = [{"knot": k, "fall": f} for k, f in zip(self._knots, self._falls, strict=False)]
         m.submodules.table = table = Memory(
-            shape=row,
-            depth=len(self._falls),
-            init=[{"knot": k, "fall": f} for k, f in zip(self._knots, self._falls, strict=False)],
+            shape=row,  # pyright: ignore[reportCallIssue]
+            depth=len(entries),
+            init=entries,
             attrs={"ram_style": "block"},
         )
         read = table.read_port()

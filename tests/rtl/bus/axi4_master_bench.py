@@ -52,7 +52,7 @@ class Memory(AxiRam):
         async def read_(address: int, length: int) -> bytes:
             if address in self.hole:
                 raise NoAnswerError(hex(address))
-            return await given_read(address, length)
+            return await given_read(address, length)  # pyright: ignore[reportReturnType]
 
         write._write, read._read = write_, read_
 

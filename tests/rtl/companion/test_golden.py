@@ -223,12 +223,12 @@ def layer_norm_parts(
     saved = layer_norm(x, fraction, epsilon=epsilon)
     masked = np.where(saved.clipped, 0, g)
     y.backward(torch.tensor(masked, dtype=torch.float64), retain_graph=True)
-    y, grad = y.detach().numpy(), real.grad.numpy()
-    off = 2.0**-11 + np.abs(y) * relative
-    allowed = 2.0 ** -(fraction + 1) + np.abs(y) * relative
-    error = np.abs(saved.code * 2.0**-fraction - y) / allowed
+    exact, grad = y.detach().numpy(), real.grad.numpy()
+    off = 2.0**-11 + np.abs(exact) * relative
+    allowed = 2.0 ** -(fraction + 1) + np.abs(exact) * relative
+    error = np.abs(saved.code * 2.0**-fraction - exact) / allowed
     used = {
-        "normalised": (np.abs(saved.normalised / 1024 - y) / off).max(),
+        "normalised": (np.abs(saved.normalised / 1024 - exact) / off).max(),
         "code": np.where(saved.clipped, 0, error).max(),
     }
     xbar, z, h = layer_norm_vjp(
@@ -236,8 +236,8 @@ def layer_norm_parts(
     )
     assert not h.clipped.any()
     sigma = np.sqrt(np.var(x) + 2.0**-epsilon)
-    mean, mean_off = np.abs(masked * y).mean(), (np.abs(masked) * off).mean() + 2.0**-4 / n
-    bracket = off * (mean + mean_off) + np.abs(y) * mean_off + 2.0**-4 / n
+    mean, mean_off = np.abs(masked * exact).mean(), (np.abs(masked) * off).mean() + 2.0**-4 / n
+    bracket = off * (mean + mean_off) + np.abs(exact) * mean_off + 2.0**-4 / n
     allowed = (bracket + (np.abs(grad) * sigma + bracket) * relative) / sigma
     wrong = np.abs(xbar.code * 2.0**-scale - grad) - 2.0**-scale / 2
     return used | {"cotangent": np.where(xbar.clipped | z.clipped, 0, wrong / allowed).max()}
