@@ -43,7 +43,7 @@ from pullback.products import Products
 
 try:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor, library, nn
 except ImportError as error:
     raise ImportError(
         "pullback.Linear needs PyTorch, which is not installed; pip install 'pullback[torch]'"
@@ -57,7 +57,7 @@ _POOLS: dict[int, Pool] = {}
 _NUMBERS = itertools.count()
 
 
-@torch.library.custom_op("pullback::layer", mutates_args=(), device_types="cpu")
+@library.custom_op("pullback::layer", mutates_args=(), device_types="cpu")
 def _run(x: Tensor, w: Tensor, b: Tensor, exponent: int, layer: int) -> tuple[Tensor, Tensor]:
     """y and the branches of its activation, in the layout of :class:`Layer`. An empty b is none."""
     bias = b.numpy() if b.numel() else None
@@ -65,7 +65,7 @@ def _run(x: Tensor, w: Tensor, b: Tensor, exponent: int, layer: int) -> tuple[Te
     return torch.from_numpy(y), torch.from_numpy(branches)
 
 
-@torch.library.custom_op("pullback::layer_pull", mutates_args=(), device_types="cpu")
+@library.custom_op("pullback::layer_pull", mutates_args=(), device_types="cpu")
 def _pull(x: Tensor, w: Tensor, branches: Tensor, ybar: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of x, w and b."""
     found = _LAYERS[layer].pull(x.numpy(), w.numpy(), branches.numpy(), ybar.numpy())
@@ -107,14 +107,14 @@ _run.register_autograd(_backward, setup_context=_save)
 _pull.register_autograd(_refuse)
 
 
-@torch.library.custom_op("pullback::pool", mutates_args=(), device_types="cpu")
+@library.custom_op("pullback::pool", mutates_args=(), device_types="cpu")
 def _run_pool(x: Tensor, pool: int) -> tuple[Tensor, Tensor]:
     """y and the taps that it came from, in the layout of :class:`Pool`."""
     y, numbers = _POOLS[pool].forward(x.numpy())
     return torch.from_numpy(y), torch.from_numpy(numbers)
 
 
-@torch.library.custom_op("pullback::pool_pull", mutates_args=(), device_types="cpu")
+@library.custom_op("pullback::pool_pull", mutates_args=(), device_types="cpu")
 def _pull_pool(numbers: Tensor, ybar: Tensor, shape: list[int], pool: int) -> Tensor:
     """Cotangent of x of that shape."""
     xbar = _POOLS[pool].pull(tuple(shape), numbers.numpy(), ybar.numpy())

@@ -28,7 +28,7 @@ from pullback.operator import DOUBLE_BACKWARD, Operator
 
 try:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor, library, nn
 except ImportError as error:
     raise ImportError(
         "pullback.ISP needs PyTorch, which is not installed; pip install 'pullback[torch]'"
@@ -41,13 +41,13 @@ _UNITS: weakref.WeakValueDictionary[int, Operator] = weakref.WeakValueDictionary
 _NUMBERS = itertools.count()
 
 
-@torch.library.custom_op("pullback::run", mutates_args=(), device_types="cpu")
+@library.custom_op("pullback::run", mutates_args=(), device_types="cpu")
 def run(raw: Tensor, theta: Tensor, unit: int) -> Tensor:
     """``y = f(raw, theta)`` of a registered unit: ``[..., H, W]``, ``[P]`` -> ``[..., C, H, W]``."""
     return torch.from_numpy(_UNITS[unit].forward(raw.numpy(), theta.numpy()))
 
 
-@torch.library.custom_op("pullback::pull", mutates_args=(), device_types="cpu")
+@library.custom_op("pullback::pull", mutates_args=(), device_types="cpu")
 def pull(raw: Tensor, theta: Tensor, ybar: Tensor, unit: int) -> tuple[Tensor, Tensor]:
     """The pullback of :func:`run`: cotangents of raw and theta."""
     xbar, thetabar = _UNITS[unit].pull(raw.numpy(), theta.numpy(), ybar.numpy())

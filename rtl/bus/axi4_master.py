@@ -286,22 +286,11 @@ class AXI4Reader(wiring.Component):
         m.submodules.errors = errors = _Errors(port)
         wiring.connect(m, wiring.flipped(self.run), bursts.i)
 
-        free = ~self.m_axi_arvalid | self.m_axi_arready
         m.d.comb += [
-            bursts.o.ready.eq(free & asked.i.ready),
-            asked.i.valid.eq(free & bursts.o.valid),
+            asked.i.valid.eq(_ask(m, self, "ar", bursts, asked.i.ready)),
             asked.i.payload.address.eq(bursts.o.payload.address),
             asked.i.payload.final.eq(bursts.o.payload.final),
-            self.m_axi_arid.eq(0),
-            self.m_axi_arsize.eq(port.size),
-            self.m_axi_arburst.eq(_INCR),
         ]
-        with m.If(free):
-            m.d.sync += [
-                self.m_axi_arvalid.eq(bursts.o.valid & asked.i.ready),
-                self.m_axi_araddr.eq(bursts.o.payload.address),
-                self.m_axi_arlen.eq(bursts.o.payload.length),
-            ]
 
         m.submodules.edge = edge = SkidBuffer(
             data.StructLayout({"data": port.width, "response": 2, "last": 1})
@@ -376,24 +365,13 @@ class AXI4Writer(wiring.Component):
         m.submodules.errors = errors = _Errors(port)
         wiring.connect(m, wiring.flipped(self.run), bursts.i)
 
-        free = ~self.m_axi_awvalid | self.m_axi_awready
-        takes = free & bursts.o.valid & lengths.i.ready & asked.i.ready
+        takes = _ask(m, self, "aw", bursts, lengths.i.ready & asked.i.ready)
         m.d.comb += [
-            bursts.o.ready.eq(free & lengths.i.ready & asked.i.ready),
             lengths.i.valid.eq(takes),
             lengths.i.payload.eq(bursts.o.payload.length),
             asked.i.valid.eq(takes),
             asked.i.payload.eq(bursts.o.payload.address),
-            self.m_axi_awid.eq(0),
-            self.m_axi_awsize.eq(port.size),
-            self.m_axi_awburst.eq(_INCR),
         ]
-        with m.If(free):
-            m.d.sync += [
-                self.m_axi_awvalid.eq(takes),
-                self.m_axi_awaddr.eq(bursts.o.payload.address),
-                self.m_axi_awlen.eq(bursts.o.payload.length),
-            ]
 
         m.submodules.edge = edge = SkidBuffer(
             data.StructLayout({"data": port.width, "strobe": port.bytes, "last": 1})
@@ -430,6 +408,30 @@ class AXI4Writer(wiring.Component):
 def _check_outstanding(outstanding: int) -> None:
     if not 1 <= outstanding <= 64:
         raise ValueError(f"outstanding={outstanding}; give 1 to 64 bursts")
+
+
+def _ask(m: Module, master: Any, channel: str, bursts: Bursts, room: Value) -> Value:
+    """Offers bursts on an address channel, as many as there is room for what is kept of them. Whether one is taken."""
+
+    def port(name: str) -> Any:
+        return getattr(master, f"m_axi_{channel}{name}")
+
+    free = ~port("valid") | port("ready")
+    takes = Signal(name=f"{channel}_takes")
+    m.d.comb += [
+        takes.eq(free & bursts.o.valid & room),
+        bursts.o.ready.eq(free & room),
+        port("id").eq(0),
+        port("size").eq(master._port.size),
+        port("burst").eq(_INCR),
+    ]
+    with m.If(free):
+        m.d.sync += [
+            port("valid").eq(takes),
+            port("addr").eq(bursts.o.payload.address),
+            port("len").eq(bursts.o.payload.length),
+        ]
+    return takes
 
 
 def _note(m: Module, master: Any, errors: _Errors, seen: Value, response: Value, address: Value) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "LOSS_FRACTION_BITS",
     "PARAMETER_BASE",
     "RESULT_BASE",
+    "VERSION_REGISTER",
     "Field",
     "ParameterWords",
     "Place",
@@ -36,6 +37,8 @@ __all__ = [
     "RegisterMap",
     "ResultWords",
     "Word",
+    "find",
+    "whole",
 ]
 
 ID = 0x4B4C4250
@@ -101,21 +104,40 @@ class Register:
     doc: str
 
 
-def _whole(doc: str) -> tuple[Field, ...]:
+def whole(doc: str) -> tuple[Field, ...]:
+    """The fields of a register that is one value of 32 bits."""
     return (Field("value", 0, 32, doc),)
+
+
+VERSION_REGISTER = Register(
+    "VERSION",
+    0x004,
+    "r",
+    (Field("patch", 0, 8, "patch"), Field("minor", 8, 8, "minor"), Field("major", 16, 16, "major")),
+    "Version of the core.",
+)
+"""The same in every core."""
+
+
+def find(registers: Iterable[Register], name: str) -> Register:
+    """The register of that name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    by_name = {register.name: register for register in registers}
+    if name not in by_name:
+        raise ValueError(f"no register is called {name!r}; there are {', '.join(by_name)}")
+    return by_name[name]
 
 
 _LATCH = "read the low half first: that latches the high half"
 
 CONTROL_REGISTERS: tuple[Register, ...] = (
-    Register("ID", 0x000, "r", _whole("0x4B4C4250, PBLK in ASCII"), "Identifies a Pullback core."),
-    Register(
-        "VERSION",
-        0x004,
-        "r",
-        (Field("patch", 0, 8, "patch"), Field("minor", 8, 8, "minor"), Field("major", 16, 16, "major")),
-        "Version of the core.",
-    ),
+    Register("ID", 0x000, "r", whole("0x4B4C4250, PBLK in ASCII"), "Identifies a Pullback core."),
+    VERSION_REGISTER,
     Register(
         "CONTROL",
         0x008,
@@ -158,13 +180,13 @@ CONTROL_REGISTERS: tuple[Register, ...] = (
         ),
         "Sticky errors; write 1 to clear.",
     ),
-    Register("FRAMES", 0x014, "r", _whole("frames, modulo 2**32"), "Frames completed since reset."),
-    Register("PIXELS_LO", 0x018, "r", _whole(_LATCH), "Pixels accepted at the raw input, low half."),
-    Register("PIXELS_HI", 0x01C, "r", _whole("as latched"), "Pixels accepted at the raw input, high half."),
-    Register("CYCLES_LO", 0x020, "r", _whole(_LATCH), "Clocks since reset, low half."),
-    Register("CYCLES_HI", 0x024, "r", _whole("as latched"), "Clocks since reset, high half."),
-    Register("RESULTS", 0x028, "r", _whole("groups, modulo 2**32"), "Groups finished since reset."),
-    Register("ACK", 0x02C, "w", _whole("any value"), "Write: the results were read; clears STATUS.ready."),
+    Register("FRAMES", 0x014, "r", whole("frames, modulo 2**32"), "Frames completed since reset."),
+    Register("PIXELS_LO", 0x018, "r", whole(_LATCH), "Pixels accepted at the raw input, low half."),
+    Register("PIXELS_HI", 0x01C, "r", whole("as latched"), "Pixels accepted at the raw input, high half."),
+    Register("CYCLES_LO", 0x020, "r", whole(_LATCH), "Clocks since reset, low half."),
+    Register("CYCLES_HI", 0x024, "r", whole("as latched"), "Clocks since reset, high half."),
+    Register("RESULTS", 0x028, "r", whole("groups, modulo 2**32"), "Groups finished since reset."),
+    Register("ACK", 0x02C, "w", whole("any value"), "Write: the results were read; clears STATUS.ready."),
     Register(
         "MAX_SIZE",
         0x030,
@@ -183,8 +205,8 @@ CONTROL_REGISTERS: tuple[Register, ...] = (
         ),
         "What was built.",
     ),
-    Register("PARAMETERS", 0x038, "r", _whole("words"), "Words of the parameter memory."),
-    Register("RESULT_WORDS", 0x03C, "r", _whole("64-bit words"), "Words of the result memory."),
+    Register("PARAMETERS", 0x038, "r", whole("words"), "Words of the parameter memory."),
+    Register("RESULT_WORDS", 0x03C, "r", whole("64-bit words"), "Words of the result memory."),
 )
 """The control registers, the same in every core, by rising address without gaps."""
 
@@ -492,11 +514,7 @@ class RegisterMap:
         ValueError
             If there is none of that name.
         """
-        for register in CONTROL_REGISTERS:
-            if register.name == name:
-                return register
-        names = ", ".join(register.name for register in CONTROL_REGISTERS)
-        raise ValueError(f"no register is called {name!r}; there are {names}")
+        return find(CONTROL_REGISTERS, name)
 
     @property
     def registers(self) -> tuple[Register, ...]:

@@ -14,7 +14,7 @@ from ..stream.fifo import FlowFifo
 from .build import RowBuild
 from .cut import CUT_LATENCY, cut
 from .function_table import VALUE, FunctionTable, Normalise
-from .row_buffer import RowBuffer, RowEnd
+from .row_buffer import RowBuffer, enter
 
 __all__ = ["CODE", "NORMALISED", "LayerNorm", "LayerNormAdjoint", "correlation_format"]
 
@@ -143,17 +143,10 @@ class LayerNorm(wiring.Component):
     def _statistic(self, m: Module) -> None:
         """The row into its buffer, and steps 1 to 4."""
         codes, given, bits, family = self._codes, self.i.payload, self._build.bits, self._build.family
-        m.submodules.end = end = RowEnd(self._build.longest)
-        takes = self.i.valid & self.i.ready
+        takes, end = enter(m, self, codes, self._build.longest)
         m.submodules.square = square = Multiplier(CODE.shape, CODE.shape, family)
         m.d.comb += [
-            self.i.ready.eq(codes.room),
-            end.step.eq(takes),
-            end.ends.eq(given.last),
-            self.overlong.eq(end.overlong),
-            codes.i.valid.eq(takes),
             codes.i.payload.element.eq(given.x),
-            codes.i.payload.last.eq(end.last),
             square.a.eq(given.x),
             square.b.eq(given.x),
         ]
@@ -359,8 +352,7 @@ class LayerNormAdjoint(wiring.Component):
     def _statistic(self, m: Module) -> None:
         """The row into its buffer, and step 1."""
         pairs, given, bits = self._pairs, self.i.payload, self._build.bits
-        m.submodules.end = end = RowEnd(self._build.longest)
-        takes = self.i.valid & self.i.ready
+        takes, end = enter(m, self, pairs, self._build.longest)
         cotangent = Signal(CODE.shape)
         m.d.comb += cotangent.eq(Mux(given.clipped, 0, given.cotangent))
         m.submodules.weigh = product = Multiplier(NORMALISED.shape, CODE.shape, self._build.family)
@@ -381,14 +373,8 @@ class LayerNormAdjoint(wiring.Component):
         correlation, clipped = cut(m, "correlation_cut", weighed, NORMALISED.f - to.f, to)
         statistic = pairs.statistic
         m.d.comb += [
-            self.i.ready.eq(pairs.room),
-            end.step.eq(takes),
-            end.ends.eq(given.last),
-            self.overlong.eq(end.overlong),
-            pairs.i.valid.eq(takes),
             pairs.i.payload.element.normalised.eq(given.normalised),
             pairs.i.payload.element.cotangent.eq(cotangent),
-            pairs.i.payload.last.eq(end.last),
             product.a.eq(given.normalised),
             product.b.eq(cotangent),
             statistic.valid.eq(delayed(m, "ended", takes & end.last, self._lag, reset=True)),

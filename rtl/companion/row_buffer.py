@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ShapeLike, Signal
+from typing import Any
+
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.fifo import FlowFifo
 from ..stream.pixel import Flow
 
-__all__ = ["RowBuffer", "RowEnd"]
+__all__ = ["RowBuffer", "RowEnd", "enter"]
 
 
 class RowEnd(wiring.Component):
@@ -149,3 +151,21 @@ class RowBuffer(wiring.Component):
             statistics.o.ready.eq(self.o.ready & elements.o.valid & elements.o.payload.last),
         ]
         return m
+
+
+def enter(m: Module, unit: Any, rows: RowBuffer, longest: int) -> tuple[Value, RowEnd]:
+    """What comes at ``unit.i`` goes into a buffer as long as that has room, and ``unit.overlong`` says where it is cut.
+
+    Whether an element is taken in this clock, and where it stands in its row.
+    """
+    m.submodules.end = end = RowEnd(longest)
+    takes = unit.i.valid & unit.i.ready
+    m.d.comb += [
+        unit.i.ready.eq(rows.room),
+        end.step.eq(takes),
+        end.ends.eq(unit.i.payload.last),
+        unit.overlong.eq(end.overlong),
+        rows.i.valid.eq(takes),
+        rows.i.payload.last.eq(end.last),
+    ]
+    return takes, end

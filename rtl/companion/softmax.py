@@ -13,7 +13,7 @@ from ..stream.fifo import FlowFifo
 from .build import RowBuild
 from .cut import CUT_LATENCY, cut
 from .function_table import FRACTION, LOG2_E, VALUE, FunctionTable, Normalise
-from .row_buffer import RowBuffer, RowEnd
+from .row_buffer import RowBuffer, enter
 
 __all__ = ["CODE", "COTANGENT", "MEAN", "POWER", "PROBABILITY", "Softmax", "SoftmaxAdjoint"]
 
@@ -118,20 +118,13 @@ class Softmax(wiring.Component):
     def _largest(self, m: Module) -> None:
         """The row into its buffer, and the largest element after it."""
         codes, given = self._codes, self.i.payload
-        m.submodules.end = end = RowEnd(self._build.longest)
-        takes = self.i.valid & self.i.ready
+        takes, end = enter(m, self, codes, self._build.longest)
         most = Signal(signed(8), reset_less=True)
         with m.If(takes & (end.first | (given.x > most))):
             m.d.sync += most.eq(given.x)
         statistic = codes.statistic.payload
         m.d.comb += [
-            self.i.ready.eq(codes.room),
-            end.step.eq(takes),
-            end.ends.eq(given.last),
-            self.overlong.eq(end.overlong),
-            codes.i.valid.eq(takes),
             codes.i.payload.element.eq(given.x),
-            codes.i.payload.last.eq(end.last),
             codes.statistic.valid.eq(delayed(m, "ended", takes & end.last, 3, reset=True)),
             statistic.most.eq(delayed(m, "largest", most, 2)),
             statistic.fraction.eq(delayed(m, "fraction", given.fraction, 3)),
@@ -286,8 +279,7 @@ class SoftmaxAdjoint(wiring.Component):
     def _mean(self, m: Module) -> None:
         """The row into its buffer, and step 1."""
         pairs, given = self._pairs, self.i.payload
-        m.submodules.end = end = RowEnd(self._build.longest)
-        takes = self.i.valid & self.i.ready
+        takes, end = enter(m, self, pairs, self._build.longest)
         m.submodules.weigh = product = Multiplier(PROBABILITY.shape, COTANGENT.shape, self._build.family)
         total = Signal(signed(len(product.p) + self._build.bits), reset_less=True)
         valid = delayed(m, "weighed_valid", takes, Multiplier.latency, reset=True)
@@ -297,14 +289,8 @@ class SoftmaxAdjoint(wiring.Component):
         mean, clipped = cut(m, "mean_cut", total, PROBABILITY.f - MEAN.f, MEAN)
         statistic = pairs.statistic
         m.d.comb += [
-            self.i.ready.eq(pairs.room),
-            end.step.eq(takes),
-            end.ends.eq(given.last),
-            self.overlong.eq(end.overlong),
-            pairs.i.valid.eq(takes),
             pairs.i.payload.element.probability.eq(given.probability),
             pairs.i.payload.element.cotangent.eq(given.cotangent),
-            pairs.i.payload.last.eq(end.last),
             product.a.eq(given.probability),
             product.b.eq(given.cotangent),
             statistic.valid.eq(delayed(m, "ended", takes & end.last, self._lag, reset=True)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..bus.registers import Field, Register
+from ..bus.registers import VERSION_REGISTER, Field, Register, find, whole
 from .build import UnitBuild
 from .descriptor import WORD, layout
 
@@ -28,26 +28,16 @@ PROGRAMME_BASE = 0x8000
 _PROGRAMME_ROOM = (0x10000 - PROGRAMME_BASE) // 4
 
 
-def _whole(doc: str) -> tuple[Field, ...]:
-    return (Field("value", 0, 32, doc),)
-
-
 def _counter(name: str, address: int, doc: str) -> Register:
-    return Register(name, address, "r", _whole("clocks"), f"{doc}, since go.")
+    return Register(name, address, "r", whole("clocks"), f"{doc}, since go.")
 
 
 COUNTERS = ("ROWS", "RESULTS", "WEIGHTS", "STARVED", "BLOCKED", "BUSY", "SPAN")
 """Registers of the unit's counters, in the unit's order."""
 
 ARRAY_REGISTERS: tuple[Register, ...] = (
-    Register("ID", 0x000, "r", _whole("0x52414250, PBAR in ASCII"), "Identifies an array."),
-    Register(
-        "VERSION",
-        0x004,
-        "r",
-        (Field("patch", 0, 8, "patch"), Field("minor", 8, 8, "minor"), Field("major", 16, 16, "major")),
-        "Version of the core.",
-    ),
+    Register("ID", 0x000, "r", whole("0x52414250, PBAR in ASCII"), "Identifies an array."),
+    VERSION_REGISTER,
     Register(
         "CONTROL",
         0x008,
@@ -108,8 +98,8 @@ ARRAY_REGISTERS: tuple[Register, ...] = (
         ),
         "What interrupts.",
     ),
-    Register("START", 0x018, "rw", _whole("word"), "Word of the programme at which go begins."),
-    Register("ACK", 0x01C, "w", _whole("any value"), "Write: clears STATUS.done."),
+    Register("START", 0x018, "rw", whole("word"), "Word of the programme at which go begins."),
+    Register("ACK", 0x01C, "w", whole("any value"), "Write: clears STATUS.done."),
     _counter("ROWS", 0x020, "Rows of operands read for products"),
     _counter("RESULTS", 0x024, "Rows of codes, or of sums of dW, written"),
     _counter("WEIGHTS", 0x028, "Clocks in which rows waited for what is stationary"),
@@ -141,10 +131,10 @@ ARRAY_REGISTERS: tuple[Register, ...] = (
         ),
         "What was built.",
     ),
-    Register("MEMORY", 0x044, "r", _whole("rows"), "Rows of each operand memory."),
-    Register("SUMS", 0x048, "r", _whole("rows"), "Rows of partial sums."),
-    Register("MASKS", 0x04C, "r", _whole("rows"), "Rows of branches."),
-    Register("PROGRAMME", 0x050, "r", _whole("words"), "Words of the programme's memory."),
+    Register("MEMORY", 0x044, "r", whole("rows"), "Rows of each operand memory."),
+    Register("SUMS", 0x048, "r", whole("rows"), "Rows of partial sums."),
+    Register("MASKS", 0x04C, "r", whole("rows"), "Rows of branches."),
+    Register("PROGRAMME", 0x050, "r", whole("words"), "Words of the programme's memory."),
 )
 """The registers, the same in every array."""
 
@@ -209,8 +199,4 @@ class ArrayMap:
         ValueError
             If there is none of that name.
         """
-        for register in ARRAY_REGISTERS:
-            if register.name == name:
-                return register.address
-        names = ", ".join(register.name for register in ARRAY_REGISTERS)
-        raise ValueError(f"no register is called {name!r}; there are {names}")
+        return find(ARRAY_REGISTERS, name).address

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from ..bus.axi4_master import AXI4Reader, AXI4Writer, axi4_read_members, axi4_write_members
 from ..bus.axi4lite import axi4lite_members
 from ..bus.register_file import RegisterFile
-from ..bus.registers import Field, Register
+from ..bus.registers import Field, Register, whole
 from ..stream.fifo import Fifo
 from .build import UnitBuild
 from .core import ArrayCore
@@ -24,16 +24,16 @@ TRANSFERS = 4
 """Transfers of each direction that wait for their turn."""
 
 
-def _whole(name: str, address: int, access: str, doc: str) -> Register:
-    return Register(name, address, access, (Field("value", 0, 32, doc),), "")
+def _value(name: str, address: int, access: str, doc: str) -> Register:
+    return Register(name, address, access, whole(doc), "")
 
 
 TRANSFER_REGISTERS: tuple[Register, ...] = (
-    _whole("ADDRESS", 0x00, "rw", "byte address of the first row; begins a beat"),
-    _whole("PITCH", 0x04, "rw", "bytes from one row to the next, modulo 2**32; whole beats"),
-    _whole("ROWS", 0x08, "rw", "rows, 1 to 65536"),
-    _whole("AT", 0x0C, "rw", "operand of the array's memory at which a fetched matrix begins"),
-    _whole("STRIDE", 0x10, "rw", "operands from one of its rows to the next"),
+    _value("ADDRESS", 0x00, "rw", "byte address of the first row; begins a beat"),
+    _value("PITCH", 0x04, "rw", "bytes from one row to the next, modulo 2**32; whole beats"),
+    _value("ROWS", 0x08, "rw", "rows, 1 to 65536"),
+    _value("AT", 0x0C, "rw", "operand of the array's memory at which a fetched matrix begins"),
+    _value("STRIDE", 0x10, "rw", "operands from one of its rows to the next"),
     Register(
         "SHAPE",
         0x14,
@@ -81,8 +81,8 @@ TRANSFER_REGISTERS: tuple[Register, ...] = (
         ),
         "",
     ),
-    _whole("READ_ERROR", 0x24, "r", "address of the first burst that was read with an error"),
-    _whole("WRITE_ERROR", 0x28, "r", "address of the first burst that was written with an error"),
+    _value("READ_ERROR", 0x24, "r", "address of the first burst that was read with an error"),
+    _value("WRITE_ERROR", 0x28, "r", "address of the first burst that was written with an error"),
     Register(
         "INTERRUPTS",
         0x2C,
