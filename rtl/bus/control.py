@@ -22,6 +22,7 @@ from pullback.rtl.bus.registers import (
     RESULT_BASE,
     RegisterMap,
 )
+from pullback.rtl.bus.through import through
 
 __all__ = ["LOAD", "RESULT_CLOCKS", "Control"]
 
@@ -151,9 +152,7 @@ class Control(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.axi4lite = axi = AXI4Lite()
-        for name, member in axi4lite_members().items():
-            inner, outer = getattr(axi, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        through(m, self, axi, axi4lite_members())
         m.submodules.commit = commit = _Commit(self.map, settle=self._settle)
         m.submodules.collect = collect = _Collect(self.map, counts=self.counts)
         request = axi.request

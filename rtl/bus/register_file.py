@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from .axi4lite import AXI4Lite, axi4lite_members
 from .registers import Register
+from .through import through
 
 __all__ = ["RegisterFile"]
 
@@ -76,9 +77,7 @@ class RegisterFile(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.axi4lite = axi = AXI4Lite()
-        for name, member in axi4lite_members().items():
-            inner, outer = getattr(axi, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        through(m, self, axi, axi4lite_members())
         request = axi.request
 
         # The read multiplexer works in every clock; only its register is used.

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..bus.axi4lite import axi4lite_members
 from ..bus.register_file import RegisterFile
+from ..bus.through import through
 from .build import UnitBuild
 from .descriptor import WORD
 from .registers import ARRAY_REGISTERS, COUNTERS, PROGRAMME_BASE, ArrayMap
@@ -85,9 +86,7 @@ class ArrayControl(wiring.Component):
         m.submodules.registers = registers = RegisterFile(
             ARRAY_REGISTERS, window=PROGRAMME_BASE, words=self._build.programme
         )
-        for name, member in axi4lite_members().items():
-            inner, outer = getattr(registers, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        through(m, self, registers, axi4lite_members())
         writes, given = registers.writes, registers.data
         m.d.comb += [
             self.write.eq(registers.write),

@@ -7,10 +7,11 @@ from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
 from ..bus.axi4lite import axi4lite_members
 from ..bus.axi4stream import Pack, Unpack, axi4stream_members
+from ..bus.through import through
 from ..numeric.format import SQ
 from ..stream.pixel import Pixel
 from ..stream.skid import SkidBuffer
@@ -103,9 +104,7 @@ class ArrayCore(wiring.Component):
         m.submodules.loader = DomainRenamer("unit")(loader)
         m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(control.halt)]
 
-        for name, member in axi4lite_members().items():
-            inner, outer = getattr(control, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        through(m, self, control, axi4lite_members())
         m.d.comb += [self.interrupt.eq(control.interrupt), self.halted.eq(control.halt)]
         for name in ("write", "write_row", "write_data", "go", "start"):
             m.d.comb += getattr(unit, name).eq(getattr(control, name))

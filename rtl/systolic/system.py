@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 
 from ..bus.axi4_master import AXI4Reader, AXI4Writer, axi4_read_members, axi4_write_members
 from ..bus.axi4lite import axi4lite_members
 from ..bus.register_file import RegisterFile
 from ..bus.registers import Field, Register, whole
+from ..bus.through import through
 from ..stream.fifo import Fifo
 from .build import UnitBuild
 from .core import ArrayCore
@@ -164,15 +164,10 @@ class ArraySystem(wiring.Component):
         m.submodules.fetches = fetches = Fifo(transfer(port), TRANSFERS)
         m.submodules.deliveries = deliveries = Fifo(transfer(port), TRANSFERS)
 
-        def through(part: Any, members: dict[str, wiring.Member], prefix: str = "", mine: str = "") -> None:
-            for name, member in members.items():
-                inner, outer = getattr(part, name), getattr(self, mine + name.removeprefix(prefix))
-                m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
-
-        through(core, self._kept)
-        through(registers, axi4lite_members(), "s_axil_", "s_axil_transfers_")
-        through(reader, axi4_read_members(port))
-        through(writer, axi4_write_members(port))
+        through(m, self, core, self._kept)
+        through(m, self, registers, axi4lite_members(), renamed=("s_axil_", "s_axil_transfers_"))
+        through(m, self, reader, axi4_read_members(port))
+        through(m, self, writer, axi4_write_members(port))
 
         # Matrices: memory, packets, array and back.
         wiring.connect(m, fetch.run, reader.run)
