@@ -5,11 +5,12 @@ from __future__ import annotations
 from amaranth.hdl import Module, Value, ValueLike
 
 from ..numeric import Format
+from ..stream.delay import delayed
 from ..systolic.requantise import Requantise
 
 __all__ = ["CUT_LATENCY", "cut"]
 
-CUT_LATENCY = Requantise.latency
+CUT_LATENCY = Requantise.lead + Requantise.latency
 
 
 def cut(m: Module, name: str, value: Value, amount: ValueLike, to: Format) -> tuple[Value, Value]:
@@ -23,7 +24,7 @@ def cut(m: Module, name: str, value: Value, amount: ValueLike, to: Format) -> tu
     m.submodules[name] = requantise = Requantise(1, total, code)
     how = requantise.how
     m.d.comb += [
-        requantise.sums[0].eq(value),
+        requantise.sums[0].eq(delayed(m, f"{name}_value", value, Requantise.lead)),
         how.upper.eq(amount),
         how.lower.eq(amount),
         how.top.eq(to.hi),

@@ -183,10 +183,10 @@ class UnitBuild:
     def lead(self) -> dict[str, int]:
         """Clocks by which the stationary operands of a tile come before its first row.
 
-        As many as there are rows of them, and four at least: a partial sum is read four clocks after the tile before
+        As many as there are rows of them, and five at least: a partial sum is read five clocks after the tile before
         has written it.
         """
-        return {"y": max(self.array.rows, 4), "dx": max(self.array.columns, 4), "dw": 1}
+        return {"y": max(self.array.rows, 5), "dx": max(self.array.columns, 5), "dw": 1}
 
     def replace(self, **changes: Any) -> UnitBuild:
         """The same build with some options changed."""

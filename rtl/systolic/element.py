@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, ResetSignal, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -86,10 +86,10 @@ class ProcessingElement(wiring.Component):
         h, early = _passes(m, self)
         v = _register("v", build.word)
         _moves(m, self, 0, v, self.v_west_i)
-        # A register that knows nothing until the first tile would make sums unknown that are zero.
-        held = Signal(build.word, name="held")
+        held = _register("held", build.word)
         with m.If(early.load):
             m.d.sync += held.eq(v)
+        _known(m, held)
 
         m.submodules.multiplier = multiplier = Multiplier(
             build.word, build.word, family=build.family, site=self._site
@@ -131,11 +131,12 @@ class PackedElement(wiring.Component):
         _moves(m, self, 1, v[1], v[0])
 
         # The sum of both operands is made where they are taken: it needs no carry beyond the upper one.
-        below = Signal(build.word, name="below")
-        above = Signal(signed(word + 1), name="above")
-        factor = Signal(upper, name="factor")
+        below = _register("below", build.word)
+        above = _register("above", signed(word + 1))
+        factor = _register("factor", unsigned(upper))
         with m.If(early.load):
             m.d.sync += [below.eq(v[0]), above.eq(v[1] - v[0][-1]), factor.eq(v[1][:upper])]
+        _known(m, below, above, factor)
         both = Cat(below, below[-1], above).as_signed()
         m.submodules.multiplier = multiplier = Multiplier(
             build.word, both.shape(), family=build.family, site=self._site
@@ -172,6 +173,17 @@ class PackedElement(wiring.Component):
 
 def _register(name: str, shape: ShapeLike) -> Signal:
     return Signal(shape, name=name, reset_less=True)
+
+
+def _known(m: Module, *held: Signal) -> None:
+    """Zero after reset: what knows nothing until the first tile would make sums unknown that are zero.
+
+    Each element has a register of its own between, as one reset would have to reach the operands of all.
+    """
+    reset = _register("reset", unsigned(1))
+    m.d.sync += reset.eq(ResetSignal())
+    with m.If(reset):
+        m.d.sync += [each.eq(0) for each in held]
 
 
 def _passes(m: Module, element: Any) -> tuple[Signal, Any]:

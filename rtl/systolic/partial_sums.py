@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import enables
 from ..stream.ram import BlockRam
 
 __all__ = ["PartialSums", "command"]
@@ -19,12 +20,13 @@ def command(rows: int) -> data.StructLayout:
 
 
 class PartialSums(wiring.Component):
-    """``o = i + (add ? memory[read] : 0)``; ``memory[write] = given ? rows : o`` where ``keep``.
+    """``o = i + (add ? memory[read] : 0)``; ``memory[write] = o`` where ``keep``.
 
     ``read`` and ``write`` are rows of their own: the first tile of a sum reads the row in which its bias stands, every
     later one the row that the one before has written. The command of a row comes `lead` clocks before the row, as the
-    RAM takes that long; ``o`` comes one clock after ``i``. A row a clock, no stall. **Contract of the user**: what is
-    read `lead` + 1 clocks after the command that writes it is looked at by nobody; later it is the new row.
+    RAM and the choice behind it take that long; ``o`` comes one clock after ``i``. A row a clock, no stall. **Contract
+    of the user**: what is read `lead` + 1 clocks after the command that writes it is looked at by nobody; later it is
+    the new row.
 
     A sum that does not fit wraps, and ``overflow`` says so a clock after the row.
 
@@ -43,9 +45,6 @@ class PartialSums(wiring.Component):
     command : In(command(rows))
     i : In(ArrayLayout(signed(narrow), lanes))
     o : Out(ArrayLayout(signed(wide), lanes))
-    given : In(1)
-        What is written in this clock is ``rows``, from outside.
-    rows : In(ArrayLayout(signed(wide), lanes))
     overflow : Out(1)
         One of the lanes has wrapped.
 
@@ -55,7 +54,7 @@ class PartialSums(wiring.Component):
         If a row that comes is wider than one that leaves, there is no lane or row, or the family is unknown.
     """
 
-    lead = BlockRam.latency
+    lead = BlockRam.latency + 1
     latency = 1
 
     def __init__(self, lanes: int, rows: int, narrow: int, wide: int, *, family: str = "generic") -> None:
@@ -73,8 +72,6 @@ class PartialSums(wiring.Component):
                 "command": In(command(rows)),
                 "i": In(data.ArrayLayout(signed(narrow), lanes)),
                 "o": Out(data.ArrayLayout(signed(wide), lanes)),
-                "given": In(1),
-                "rows": In(data.ArrayLayout(signed(wide), lanes)),
                 "overflow": Out(1),
             }
         )
@@ -82,16 +79,19 @@ class PartialSums(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.ram = ram = BlockRam(self._lanes * self._wide, self._rows, family=self._family)
-        add = delayed(m, "add", self.command.add, self.lead)
+        ahead = delayed(m, "add", self.command.add, BlockRam.latency - 1)
+        adds = enables(m, "adds", ahead, self._lanes)
         keep = delayed(m, "keep", self.command.keep, self.lead + self.latency, reset=True)
         write = delayed(m, "write", self.command.write, self.lead + self.latency)
         before = data.View(data.ArrayLayout(signed(self._wide), self._lanes), ram.read_data)
         wrapped = []
         totals = []
         for k in range(self._lanes):
+            base = Signal(signed(self._wide), name=f"base_{k}", reset_less=True)
+            m.d.sync += base.eq(Mux(adds[k], before[k], 0))
             exact = Signal(signed(self._wide + 1), name=f"exact_{k}")
             total = Signal(signed(self._wide), name=f"total_{k}", reset_less=True)
-            m.d.comb += exact.eq(self.i[k] + Mux(add, before[k], 0))
+            m.d.comb += exact.eq(self.i[k] + base)
             m.d.sync += total.eq(exact)
             # The last bit of the carry chain and its neighbour; whether they differ is seen a clock later.
             top = Signal(name=f"top_{k}", reset_less=True)
@@ -103,7 +103,7 @@ class PartialSums(wiring.Component):
             ram.read_row.eq(self.command.read),
             ram.write_row.eq(write),
             ram.write.eq(keep),
-            ram.write_data.eq(Mux(self.given, self.rows.as_value(), Cat(totals))),
+            ram.write_data.eq(Cat(totals)),
         ]
         m.d.comb += [self.o[k].eq(total) for k, total in enumerate(totals)]
         return m

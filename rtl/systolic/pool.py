@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import enables
 from .build import ArrayBuild
 
 __all__ = ["Pool"]
@@ -57,7 +58,8 @@ class Pool(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         build = self._build
-        tap, first, route = (delayed(m, name, getattr(self, name), 1) for name in ("tap", "first", "route"))
+        tap, route = (delayed(m, name, getattr(self, name), 1) for name in ("tap", "route"))
+        first = enables(m, "first", self.first, build.columns)
         last = delayed(m, "last", self.last, 1, reset=True)
         argmax = delayed(m, "argmax", self.argmax, 2)
         for k in range(build.columns):
@@ -68,7 +70,7 @@ class Pool(wiring.Component):
             m.d.sync += [i.eq(self.i[k]), number.eq(self.numbers[k])]
             # 2: the largest so far.
             at = Signal(build.operand, name=f"at_{k}", reset_less=True)
-            with m.If(first | (i > best)):
+            with m.If(first[k] | (i > best)):
                 m.d.sync += [best.eq(i), at.eq(tap)]
             gives = Signal(name=f"gives_{k}")
             m.d.sync += gives.eq(last & (~route | (number.as_unsigned() == tap)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import COPIES, enables
 
 __all__ = ["BRANCH", "Requantise", "chosen", "settings"]
 
@@ -39,6 +42,24 @@ def chosen(total: int, *, shift: int = 0, leak: int = 0, relu: int = 0, top: int
     return {"upper": shift, "lower": min(shift + leak, total), "relu": relu, "top": top}
 
 
+class _Settings:
+    """The settings of some lanes, when each is needed: ``coarse``, ``adjoint`` with the sums, then ``fine``, ``relu``,
+    ``backward``, then ``most``.
+    """
+
+    def __init__(self, m: Module, group: int, shape: data.StructLayout, told: Value) -> None:
+        how: Any = data.View(shape, told[:-1])
+        self.adjoint = told[-1]
+        self.coarse = how.upper[3:], how.lower[3:]
+        self.fine = tuple(
+            delayed(m, f"fine_{name}_{group}", getattr(how, name)[:3], 1) for name in ("upper", "lower")
+        )
+        self.relu = delayed(m, f"relu_{group}", how.relu, 1)
+        self.backward = delayed(m, f"backward_{group}", self.adjoint, 1)
+        hi = (1 << (how.top.shape().width - 1)) - 1
+        self.most = delayed(m, f"most_{group}", Mux(self.adjoint, hi, how.top), 2)
+
+
 class Requantise(wiring.Component):
     """``y = min(max(floor(s 2**-n + 1/2), lo), top)``, n = ``upper`` or ``lower`` by the branch of s; or 0.
 
@@ -48,7 +69,7 @@ class Requantise(wiring.Component):
     One rounding, half up, and one saturation in either direction.
 
     Latency 4, a row a clock, no stall and no reset: what enters invalid leaves invalid. Settings may change with every
-    row.
+    row; they come `lead` clocks before it, as one register would have to reach the shifters of all lanes.
 
     Parameters
     ----------
@@ -75,6 +96,7 @@ class Requantise(wiring.Component):
         If a code is not narrower than a sum, or there is no lane.
     """
 
+    lead = 1
     latency = 4
 
     def __init__(self, lanes: int, total: int, code: int) -> None:
@@ -97,30 +119,18 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        how = self.how
         # 1: the branch, and both shifts coarsely. 2: one of them, finely, with a bit kept for rounding. 3: rounded, and
         # compared. 4: the code.
-        upper, lower = how.upper, how.lower
-        hi = (1 << (self._code - 1)) - 1
-        relu, backward = delayed(m, "relu", how.relu, 1), delayed(m, "backward", self.adjoint, 1)
-        most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 2)
-        fine = delayed(m, "fine_upper", upper[:3], 1), delayed(m, "fine_lower", lower[:3], 1)
-        clips = []
-        for k in range(self._lanes):
-            clips.append(self._lane(m, k, (upper[3:], lower[3:]), fine, relu, most, backward))
+        copies = min(self._lanes, 2 * COPIES)
+        told = Cat(self.how, self.adjoint)
+        spread = [enables(m, f"told_{n}", bit, copies) for n, bit in enumerate(told)]
+        settings = [_Settings(m, g, self.how.shape(), Cat(bit[g] for bit in spread)) for g in range(copies)]
+        clips = [self._lane(m, k, settings[k * copies // self._lanes]) for k in range(self._lanes)]
         m.d.sync += self.clipped.eq(Cat(clips).any())
         return m
 
-    def _lane(
-        self,
-        m: Module,
-        k: int,
-        coarse: tuple[Value, Value],
-        fine: tuple[Value, Value],
-        relu: Value,
-        most: Value,
-        backward: Value,
-    ) -> Value:
+    def _lane(self, m: Module, k: int, told: _Settings) -> Value:
+        """The code of one sum; whether it saturates, a clock before."""
         total, code = self._total, self._code
 
         def register(name: str, value: Value, shape=None) -> Signal:
@@ -132,32 +142,35 @@ class Requantise(wiring.Component):
         doubled = Cat(Const(0, 1), self.sums[k]).as_signed()
         shifted = [
             register(name, doubled >> Cat(Const(0, 3), amount), signed(total + 1))
-            for name, amount in (("upper", coarse[0]), ("lower", coarse[1]))
+            for name, amount in (("upper", told.coarse[0]), ("lower", told.coarse[1]))
         ]
-        above = register("above", Mux(self.adjoint, self.branch_i[k].upper, self.sums[k] > 0))
+        # Of 0 nothing is left by any shift, so that it is not above needs not be known before the branch is noted.
+        above = register("above", Mux(told.adjoint, self.branch_i[k].upper, ~self.sums[k][-1]))
+        some = register("some", Cat(self.sums[k][n : n + 8].any() for n in range(0, total, 8)))
         passed = register("passed", self.branch_i[k].passes)
 
         # 2. What is too wide for any fine shift is known before it; the rest has few bits.
         near = min(code + 9, total + 1)
         kept = Signal(signed(total + 1), name=f"kept_{k}")
         m.d.comb += kept.eq(Mux(above, shifted[0], shifted[1]))
-        halves = register("halves", kept >> Mux(above, fine[0], fine[1]), signed(near))
-        beyond = register(
-            "beyond",
-            Mux(above, *((each[near - 1 :].any() & ~each[near - 1 :].all()) for each in shifted)),
-        )
+        halves = register("halves", kept >> Mux(above, *told.fine), signed(near))
+        signs = ((each[near - 1 :], each[-1].replicate(total + 2 - near)) for each in shifted)
+        beyond = register("beyond", Mux(above, *((each ^ sign).any() for each, sign in signs)))
         negative = register("negative", kept[-1])
-        zero = register("zero", Mux(backward, ~passed, relu & ~above))
+        zero = register("zero", Mux(told.backward, ~passed, told.relu & ~above))
         branch = register("branch", above)
+        nothing = register("nothing", ~told.backward & ~some.any())
+        rectified = register("rectified", told.relu)
 
         # 3. floor(halves / 2 + 1/2) > most, and below lo, without waiting for the sum.
         lo = -(1 << (code - 1))
+        zero = zero | (nothing & rectified)
         rounded = register("rounded", (halves + 1) >> 1, signed(code))
-        over = register("over", ~negative & ~zero & (beyond | (halves > 2 * most)))
+        over = register("over", ~negative & ~zero & (beyond | (halves > 2 * told.most)))
         under = register("under", negative & ~zero & (beyond | (halves < 2 * lo - 1)))
-        top = delayed(m, f"top_{k}", most, 1)
+        top = delayed(m, f"top_{k}", told.most, 1)
         none = register("none", zero)
-        above = register("branched", branch)
+        above = register("branched", branch & ~nothing)
 
         # 4.
         y = register("y", Mux(none, 0, Mux(over, top, Mux(under, lo, rounded))), signed(code))

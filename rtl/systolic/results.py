@@ -9,6 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import enables
 from ..stream.pixel import Flow
 from ..stream.ram import BlockRam
 from .build import UnitBuild
@@ -45,8 +46,12 @@ class Results(wiring.Component):
         A row of ADD: it is read now, and added to its other row `follows` clocks later.
     sums : In(ArrayLayout(array.sum, columns))
         Rows of the array; zeros while no operand moves in it.
+    pooled : In(ArrayLayout(array.word, columns))
+        Rows of pools, a clock before they are due, else zeros.
     filled : In(ArrayLayout(signed(total), columns))
-        Rows of FILL.
+        Rows of FILL, a clock before they are due.
+    fills : In(1)
+        Such a row is there in the next clock.
     emitted : Out(Flow(ArrayLayout(signed(total), columns)))
         Rows of EMIT: of partial sums, or of branches where it takes these.
     write_at : Out(range(build.elements))
@@ -63,6 +68,8 @@ class Results(wiring.Component):
     ----------
     lead, latency : int
         Clocks from the announcement of a row to the row, and to its codes.
+    emits : int
+        From the announcement to ``emitted``.
     follows : int
         Odd, so that a row of ADD may be read in every second clock.
     """
@@ -71,7 +78,8 @@ class Results(wiring.Component):
     _behind = _before + Requantise.latency  # and to the codes
     lead = 1 + PartialSums.lead
     latency = 1 + _behind
-    follows = PartialSums.latency + Scale.latency
+    emits = 1 + _before
+    follows = PartialSums.latency + Scale.latency + 1
 
     def __init__(self, build: UnitBuild) -> None:
         self._build = build
@@ -87,7 +95,9 @@ class Results(wiring.Component):
                 "drain": In(1),
                 "adds": In(1),
                 "sums": In(data.ArrayLayout(array.sum, array.columns)),
+                "pooled": In(data.ArrayLayout(array.word, array.columns)),
                 "filled": In(wide),
+                "fills": In(1),
                 "emitted": Out(Flow(wide)),
                 "write_at": Out(range(build.elements)),
                 "write": Out(build.lanes),
@@ -102,21 +112,23 @@ class Results(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         build = self._build
-        now: Any = Signal(self.descriptor.result.shape())
+        now: Any = Signal(self.descriptor.result.shape(), reset_less=True)
         kind: Any = Signal(Kind)
-        begin, step, done = Signal(), Signal(), Signal()
+        step, done = Signal(), Signal()
 
         # The descriptor.
         empty, takes = Signal(init=1), Signal()
         without = self.descriptor.kind == Kind.STORE
         m.d.comb += takes.eq(empty & self.offered & ~self.taken)
-        m.d.sync += begin.eq(takes & ~without)
         with m.If(self.release):
             m.d.sync += self.taken.eq(0)
         with m.Elif(takes):
             m.d.sync += self.taken.eq(1)
+        # What so many registers take hangs on one of them: until a descriptor is taken they follow whatever is there.
+        with m.If(empty):
+            m.d.sync += [now.eq(self.descriptor.result), kind.eq(self.descriptor.kind)]
         with m.If(takes):
-            m.d.sync += [now.eq(self.descriptor.result), kind.eq(self.descriptor.kind), empty.eq(without)]
+            m.d.sync += empty.eq(without)
         with m.Elif(done):
             m.d.sync += empty.eq(1)
 
@@ -130,31 +142,33 @@ class Results(wiring.Component):
         added = delayed(m, "added", self.adds, self.follows, reset=True)
         m.d.sync += step.eq(self.row | self.drain | (left != 0) | added)
         m.d.comb += [
-            loops.rest.eq(now.rest),
-            loops.begin.eq(begin),
+            loops.rest.eq(self.descriptor.result.rest),
+            loops.idle.eq(empty),
+            loops.start.eq(takes & ~without),
             loops.step.eq(step),
-            done.eq(step & loops.last.all()),
+            done.eq(step & loops.ends[-1]),
         ]
 
-        sums = self._sums(m, now, kind, loops, begin, step)
-        writes = self._codes(m, now, kind, loops, begin, step, sums)
+        sums = self._sums(m, now, kind, loops, step)
+        writes = self._codes(m, now, kind, loops, step, sums)
         m.d.comb += self.result.eq(
             writes | delayed(m, "dw", step & (kind == Kind.DW), self._before, reset=True)
         )
         return m
 
-    def _sums(self, m: Module, now: Any, kind: Any, loops: Loops, begin: Value, step: Value) -> PartialSums:
+    def _sums(self, m: Module, now: Any, kind: Any, loops: Loops, step: Value) -> PartialSums:
         """Rows of the array, or from outside, on top of what their row of partial sums has or a row of biases."""
         build = self._build
-        row, base, bias = (Signal(range(build.sums), name=name) for name in ("row", "base", "bias"))
+        row, base, bias = (
+            Signal(range(build.sums), name=name, reset_less=True) for name in ("row", "base", "bias")
+        )
         dw = kind == Kind.DW
-        tile_ends = loops.last[:ROWS].all()
-        whole_ends = tile_ends & loops.last[_INNER]
+        tile_ends, whole_ends = loops.ends[ROWS - 1], loops.ends[_INNER]
         # Sums side by side have the same rows, unless they stay or were there before.
         runs_on = now.keep | (kind == Kind.EMIT)
         looks = Signal()
         m.d.sync += looks.eq(self.adds)
-        with m.If(begin):
+        with m.If(loops.begin):
             m.d.sync += [row.eq(now.sums.start), base.eq(now.sums.start), bias.eq(now.sums.bias)]
         with m.Elif(step):
             # Tiles that add up have the same rows.
@@ -176,19 +190,20 @@ class Results(wiring.Component):
             scale.on.eq(delayed(m, "looked", looks, self._before, reset=True)),
             scale.shift.eq(now.how.upper),
             scale.minus.eq(now.sums.minus),
-            sums.command.add.eq(looks | ~first | (now.sums.begin != Beginning.ZERO)),
+            sums.command.add.eq(
+                looks | ((kind != Kind.FILL) & (~first | (now.sums.begin != Beginning.ZERO)))
+            ),
             sums.command.read.eq(Mux(looks | (first & (now.sums.begin == Beginning.BIAS)), bias, row)),
             sums.command.write.eq(row),
             sums.command.keep.eq(step & (dw | ~loops.last[_INNER] | now.keep)),
         ]
-        m.d.comb += [
-            *(sums.i[k].eq(self.sums[k] | scale.o[k]) for k in range(build.array.columns)),
-            sums.given.eq(delayed(m, "fills", kind == Kind.FILL, self._before)),
-            sums.rows.eq(self.filled),
-            self.overflow.eq(
-                sums.overflow & delayed(m, "adds", step & (kind != Kind.FILL), self._before + 1, reset=True)
-            ),
-        ]
+        # At most one of the four is not zero.
+        fills = enables(m, "fills", self.fills, build.array.columns)
+        for k in range(build.array.columns):
+            beside = Signal(signed(build.total), name=f"beside_{k}", reset_less=True)
+            m.d.sync += beside.eq(self.pooled[k] | scale.o[k] | Mux(fills[k], self.filled[k], 0))
+            m.d.comb += sums.i[k].eq(self.sums[k] | beside)
+        m.d.comb += self.overflow.eq(sums.overflow & delayed(m, "adds", step, self._before + 1, reset=True))
         return sums
 
     def _codes(
@@ -197,7 +212,6 @@ class Results(wiring.Component):
         now: data.View,
         kind: Value,
         loops: Loops,
-        begin: Value,
         step: Value,
         sums: PartialSums,
     ) -> Value:
@@ -210,33 +224,37 @@ class Results(wiring.Component):
             m.d.comb += [
                 walk.start.eq(nest.start),
                 walk.delta.eq(nest.delta),
-                walk.begin.eq(begin),
+                walk.begin.eq(loops.begin),
                 walk.step.eq(step),
                 walk.level.eq(loops.level),
             ]
             return walk.o
 
         takes = now.branches.use == Branches.TAKE
-        taken = delayed(m, "takes", takes, self._before)
+        taken = enables(m, "takes", delayed(m, "takes", takes, self._before - 1), columns)
+        ahead = self._before - Requantise.lead
         emits = step & (kind == Kind.EMIT) & (now.codes.to == Memory.NONE)
         m.submodules.requantise = requantise = Requantise(columns, build.total, build.array.operand)
         m.submodules.branches_ram = ram = BlockRam(columns * BRANCH.size, build.masks, family=build.ram)
         m.d.comb += [
-            requantise.how.eq(delayed(m, "how", now.how.as_value(), self._before)),
-            requantise.adjoint.eq(taken),
+            requantise.how.eq(delayed(m, "how", now.how.as_value(), ahead)),
+            requantise.adjoint.eq(delayed(m, "adjoint", takes, ahead)),
             requantise.sums.eq(sums.o),
             requantise.branch_i.eq(ram.read_data),
             self.emitted.valid.eq(delayed(m, "emits", emits, self._before, reset=True)),
         ]
         for k in range(columns):
-            m.d.comb += self.emitted.payload[k].eq(Mux(taken, requantise.branch_i[k].as_value(), sums.o[k]))
+            m.d.comb += self.emitted.payload[k].eq(
+                Mux(taken[k], requantise.branch_i[k].as_value(), sums.o[k])
+            )
         whole = Signal()
         m.d.comb += whole.eq(step & loops.last[_INNER] & ~now.keep & (kind != Kind.DW))
         notes = delayed(m, "notes", whole & (now.branches.use == Branches.NOTE), self._behind, reset=True)
         number = Mux(loops.last[_OUTER], now.codes.tail, now.codes.whole)
-        nearly, number, to = (
-            delayed(m, name, value, self._behind - 1, reset=True)
-            for name, value in (("whole", whole), ("number", number), ("to", now.codes.to.as_value()))
+        nearly = delayed(m, "whole", whole, self._behind - 1, reset=True)
+        number, to = (
+            delayed(m, name, value, self._behind - 1)
+            for name, value in (("number", number), ("to", now.codes.to.as_value()))
         )
         writes = Signal()
         m.d.sync += [
@@ -248,7 +266,7 @@ class Results(wiring.Component):
         branches_at = address("branches", now.branches, len(ram.read_row))
         behind = self._behind - Affine.latency
         m.d.comb += [
-            ram.read_row.eq(branches_at),
+            ram.read_row.eq(delayed(m, "taken_at", branches_at, self._before - Affine.latency - ram.latency)),
             ram.write_row.eq(delayed(m, "branches_at", branches_at, behind)),
             ram.write_data.eq(requantise.branch_o),
             ram.write.eq(notes),

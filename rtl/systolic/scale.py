@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import enables
 
 __all__ = ["Scale"]
 
@@ -37,7 +38,7 @@ class Scale(wiring.Component):
         If there is no lane, or a sum has less than 2 bits.
     """
 
-    latency = 4
+    latency = 5
 
     def __init__(self, lanes: int, total: int) -> None:
         if lanes < 1 or total < 2:
@@ -57,24 +58,30 @@ class Scale(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         total = self._total
-        on = delayed(m, "on", self.on, 3, reset=True)
+        on = enables(m, "on", delayed(m, "on", self.on, 3, reset=True), self._lanes)
+        # One register would have to reach the shifters of all lanes.
+        shifts = [enables(m, f"shift_{n}", bit, self._lanes) for n, bit in enumerate(self.shift)]
+        takes_off = enables(m, "minus", self.minus, self._lanes)
         for k in range(self._lanes):
 
             def register(name: str, k: int = k) -> Signal:
                 return Signal(signed(total + 1), name=f"{name}_{k}", reset_less=True)
 
-            # 1, 2: twice the sum, so that the bit below the result's lowest one is there for every shift.
+            i = Signal(signed(total), name=f"i_{k}", reset_less=True)
+            m.d.sync += i.eq(self.i[k])
+            shift, minus = Cat(bit[k] for bit in shifts), takes_off[k]
+            # 2, 3: twice the sum, so that the bit below the result's lowest one is there for every shift.
             coarse, fine, rounded = register("coarse"), register("fine"), register("rounded")
-            doubled = Cat(Const(0, 1), self.i[k]).as_signed()
+            doubled = Cat(Const(0, 1), i).as_signed()
             m.d.sync += [
-                coarse.eq(doubled >> Cat(Const(0, 3), self.shift[3:])),
-                fine.eq(coarse >> self.shift[:3]),
+                coarse.eq(doubled >> Cat(Const(0, 3), shift[3:])),
+                fine.eq(coarse >> shift[:3]),
             ]
-            # 3: less q + half is ~q + 1 - half, so both have one adder.
+            # 4: less q + half is ~q + 1 - half, so both have one adder.
             half, whole = fine[0], fine[1:].as_signed()
-            m.d.sync += rounded.eq(Mux(self.minus, ~whole, whole) + (half ^ self.minus))
-            # 4.
+            m.d.sync += rounded.eq(Mux(minus, ~whole, whole) + (half ^ minus))
+            # 5.
             o = Signal(signed(total), name=f"o_{k}")
-            m.d.sync += o.eq(Mux(on, rounded, 0))
+            m.d.sync += o.eq(Mux(on[k], rounded, 0))
             m.d.comb += self.o[k].eq(o)
         return m

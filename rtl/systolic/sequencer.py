@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -86,52 +86,50 @@ class _Walk(wiring.Component):
         m = Module()
         build, array = self._build, self._build.array
         part = self.descriptor.v if self._leads else self.descriptor.h
-        nest, inner = Signal(part.shape(), name="nest"), Signal(self.descriptor.inner.shape(), name="inner")
-        begin = Signal()
+        nest = Signal(part.shape(), name="nest", reset_less=True)
         takes = Signal()
         m.d.comb += takes.eq(self.empty & self.offered & ~self.took)
-        m.d.sync += begin.eq(takes)
         with m.If(self.release):
             m.d.sync += self.took.eq(0)
         with m.Elif(takes):
             m.d.sync += self.took.eq(1)
-        with m.If(takes):
+        # What so many registers take hangs on one of them: until a descriptor is taken they follow whatever is there.
+        with m.If(self.empty):
             m.d.sync += [
                 nest.eq(part),
-                inner.eq(self.descriptor.inner),
                 self.kind.eq(self.descriptor.kind),
                 self.fence.eq(self.descriptor.fence),
-                self.turn.eq(~self.turn),
-                self.empty.eq(0),
             ]
-        with m.If(begin):
+        with m.If(takes):
+            m.d.sync += [self.turn.eq(~self.turn), self.empty.eq(0)]
+        m.submodules.loops = loops = Loops(_LEVELS, build.count)
+        m.d.comb += [
+            loops.rest.as_value().eq(Cat(part.rest.as_value(), self.descriptor.inner.as_value())),
+            loops.idle.eq(self.empty),
+            loops.start.eq(takes),
+            loops.step.eq(self.go),
+            self.tile_begins.eq(loops.first[:ROWS].all()),
+            self.tile_ends.eq(loops.ends[ROWS - 1]),
+            self.all_ends.eq(loops.ends[-1]),
+        ]
+        with m.If(loops.begin):
             m.d.sync += [self.ready.eq(1), self.moves.eq(_product(self.kind))]
         with m.If(self.done):
             m.d.sync += [self.ready.eq(0), self.moves.eq(0), self.empty.eq(1)]
-
-        m.submodules.loops = loops = Loops(_LEVELS, build.count)
-        m.d.comb += [
-            Cat(loops.rest.as_value()).eq(Cat(nest.rest.as_value(), inner.as_value())),
-            loops.begin.eq(begin),
-            loops.step.eq(self.go),
-            self.tile_begins.eq(loops.first[:ROWS].all()),
-            self.tile_ends.eq(loops.last[:ROWS].all()),
-            self.all_ends.eq(loops.last.all()),
-        ]
 
         def address(name: str, of: Any, o: Value) -> None:
             m.submodules[name] = affine = Affine(_LEVELS, len(o))
             m.d.comb += [
                 affine.start.eq(of.start),
                 affine.delta.eq(of.delta),
-                affine.begin.eq(begin),
+                affine.begin.eq(loops.begin),
                 affine.step.eq(self.go),
                 affine.level.eq(loops.level),
                 o.eq(affine.o),
             ]
 
         address("address", nest, self.at)
-        tail = Signal(build.lanes)
+        tail = Signal(build.lanes, reset_less=True)
         m.d.sync += tail.eq(Cat(k < nest.tail for k in range(build.lanes)))
         if self._leads:
             whole = Mux(self.kind == Kind.DX, (1 << array.rows) - 1, (1 << array.columns) - 1)
@@ -139,8 +137,8 @@ class _Walk(wiring.Component):
         else:
             whole = Mux(_product(self.kind), (1 << array.rows) - 1, (1 << build.lanes) - 1)
             m.d.comb += [self.on.eq(Mux(loops.last[_SEGMENT], tail, whole)), self.source.eq(nest.source)]
-            tap: Any = Signal(self.descriptor.tap.shape(), name="tap_nest")
-            with m.If(takes):
+            tap: Any = Signal(self.descriptor.tap.shape(), name="tap_nest", reset_less=True)
+            with m.If(self.empty):
                 m.d.sync += tap.eq(self.descriptor.tap)
             address("tap_walk", tap, self.tap)
         return m
@@ -177,7 +175,7 @@ class Sequencer(wiring.Component):
     quiet, landed : In(1)
         No row is in the array or behind it; no row at all is on its way to a memory.
     stores, emits, fills : In(1)
-        A row of such a job may go in this clock.
+        A row of such a job may go in the next clock.
     kind, v_kind : Out(Kind)
         Of h and of v.
     h_at, v_at : Out(range(build.elements))
@@ -254,14 +252,15 @@ class Sequencer(wiring.Component):
 
         # The tile of h: its rows come without a gap, and those after the nest's last one are empty.
         begins = Signal()  # its first row comes in the next clock
-        running, left, padding = Signal(), Signal(self._build.count), Signal()
+        # Rows left after the present one, less one: below zero with the last.
+        running, left, padding = Signal(), Signal(signed(self._build.count + 1)), Signal()
         ends = Signal()
-        m.d.comb += ends.eq(running & (left == 0))
+        m.d.comb += ends.eq(running & left[-1])
         with m.If(begins):
-            m.d.sync += [running.eq(1), left.eq(v.tile), padding.eq(0)]
+            m.d.sync += [running.eq(1), left.eq(v.tile - 1), padding.eq(0)]
         with m.Elif(running):
             m.d.sync += left.eq(left - 1)
-            with m.If(left == 0):
+            with m.If(ends):
                 m.d.sync += running.eq(0)
             with m.If(h.tile_ends):
                 m.d.sync += padding.eq(1)
@@ -270,30 +269,41 @@ class Sequencer(wiring.Component):
             m.d.sync += over.eq(0)
         with m.Elif(h.go & h.all_ends):
             m.d.sync += over.eq(1)
-        # Rows of other jobs come as the outside lets them.
-        may, begun = Signal(), Signal()
-        with m.If(h.done):
-            m.d.sync += begun.eq(0)
-        with m.Elif(h.go):
-            m.d.sync += begun.eq(1)
+        # Rows of other jobs: `clear` once the job may begin, which nothing but its own rows can change, and `opens`
+        # where the outside lets a row come. Both are looked at a clock before.
+        clear, opens, other = Signal(), Signal(), Signal()
+        m.d.comb += other.eq(clear & opens)
+        ordered, settled = Signal(), Signal()
+        m.d.comb += ordered.eq(~h.fence | self.landed)
         with m.Switch(h.kind):
             with m.Case(Kind.STORE):
-                m.d.comb += may.eq(self.stores & (~h.fence | self.landed))
-            with m.Case(Kind.EMIT):
-                m.d.comb += may.eq(self.emits & self.quiet)
-            with m.Case(Kind.FILL):
-                m.d.comb += may.eq(self.fills & self.quiet)
+                m.d.comb += settled.eq(ordered)
+            with m.Case(Kind.EMIT, Kind.FILL):
+                m.d.comb += settled.eq(self.quiet)
             with m.Case(Kind.MAX, Kind.ARGMAX, Kind.ROUTE):
-                m.d.comb += may.eq(begun | (self.quiet & (~h.fence | self.landed)))
+                m.d.comb += settled.eq(self.quiet & ordered)
             with m.Case(Kind.ADD):
-                # Looked at in one clock, written in another one: a row in two clocks.
-                m.d.comb += may.eq(Mux(begun, ~self.other, self.landed))
-        product = _product(h.kind)
+                m.d.comb += settled.eq(self.landed)
+        with m.If(h.done):
+            m.d.sync += clear.eq(0)
+        with m.Elif(h.ready & settled):
+            m.d.sync += clear.eq(1)
+        with m.Switch(h.kind):
+            with m.Case(Kind.STORE):
+                m.d.sync += opens.eq(self.stores)
+            with m.Case(Kind.EMIT):
+                m.d.sync += opens.eq(self.emits)
+            with m.Case(Kind.FILL):
+                m.d.sync += opens.eq(self.fills)
+            with m.Case(Kind.ADD):
+                # A row is read in one clock, and one written in the next.
+                m.d.sync += opens.eq(~other)
+            with m.Default():
+                m.d.sync += opens.eq(1)
         single = h.kind == Kind.ROUTE  # each row is a window by itself
-        other = h.ready & may
         m.d.comb += [
-            h.go.eq(Mux(product, running & ~padding, other)),
-            h.done.eq(Mux(product, ends & (over | h.all_ends), other & h.all_ends)),
+            h.go.eq((running & ~padding) | other),
+            h.done.eq((ends & (over | h.all_ends)) | (other & h.all_ends)),
         ]
 
         # v may begin when what h has left takes no longer than v leads by, so that h goes on without a gap.
@@ -302,7 +312,7 @@ class Sequencer(wiring.Component):
 
         def left_at_most(fewer: int) -> Value:
             """Whether in the next clock h has at most the lead, less some, rows left."""
-            return ~running | Mux(dx, left <= lead["dx"] - fewer, left <= lead["y"] - fewer)
+            return ~running | (left < Mux(dx, lead["dx"], lead["y"]) - fewer)
 
         again, anew = Signal(), Signal()
         with m.If(begins):
@@ -365,10 +375,10 @@ class Sequencer(wiring.Component):
             self.gives.eq(other & _pools(h.kind) & (h.tile_ends | single)),
             self.moves.eq(running & ~padding),
             self.weights.eq(~running & v.go & ~dw),
-            self.blocked.eq(h.ready & ~product & ~may),
+            self.blocked.eq(h.ready & ~h.moves & ~other),
             self.h_from.eq(
                 Mux(
-                    product,
+                    h.moves,
                     Mux(h.kind == Kind.DX, Memory.COTANGENTS, Memory.ACTIVATIONS),
                     Mux(other, h.source, 0),
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from amaranth.hdl import Array, Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.hdl import Array, Const, Module, Mux, ShapeLike, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,6 @@ from .array import SystolicArray
 from .build import UnitBuild
 from .descriptor import WORD, Kind, Memory
 from .operand_memory import OperandMemory
-from .partial_sums import PartialSums
 from .pool import Pool
 from .programme import Programme
 from .results import Results
@@ -41,8 +40,8 @@ def load(build: UnitBuild) -> data.StructLayout:
 
 
 def _leaving(shape: ShapeLike, flight: int) -> FlowFifo:
-    """Catches rows that come so many clocks after they were asked for, a row a clock."""
-    flight += 2
+    """Catches rows that come so many clocks after they were sent for, a row a clock."""
+    flight += 3  # the room that is seen, the row that is read, and the entry
     return FlowFifo(data.StructLayout({"row": shape, "last": 1}), 2 * flight + 3, flight)
 
 
@@ -182,14 +181,16 @@ class ArrayUnit(wiring.Component):
         reads_weights = sequencer.h_from == Memory.WEIGHTS
         h_from_cotangents = sequencer.h_from == Memory.COTANGENTS
         # Chosen a clock before a memory works out the rows of its banks.
-        m.d.sync += [
-            activations.read_at.eq(sequencer.h_at),
-            activations.read_on.eq(sequencer.h_on),
-            cotangents.read_at.eq(Mux(h_from_cotangents, sequencer.h_at, sequencer.v_at)),
-            cotangents.read_on.eq(Mux(h_from_cotangents, sequencer.h_on, sequencer.v_on)),
-            weights.read_at.eq(Mux(reads_weights, sequencer.h_at, sequencer.v_at)),
-            weights.read_on.eq(Mux(reads_weights, sequencer.h_on, sequencer.v_on)),
-        ]
+        for name, memory, by_h in (
+            ("activations", activations, Const(1)),
+            ("cotangents", cotangents, h_from_cotangents),
+            ("weights", weights, reads_weights),
+        ):
+            at, on = (Mux(by_h, sequencer.h_at, sequencer.v_at), Mux(by_h, sequencer.h_on, sequencer.v_on))
+            m.d.comb += [
+                memory.read_at.eq(delayed(m, f"{name}_at", at, 1)),
+                memory.read_on.eq(delayed(m, f"{name}_on", on, 1)),
+            ]
         turned = delayed(m, "h_from_cotangents", h_from_cotangents, self._read)
         north = delayed(m, "north_from_cotangents", sequencer.v_kind == Kind.DW, self._read)
         m.d.comb += array.slot.eq(delayed(m, "slot", sequencer.slot.as_value(), self._read, reset=True))
@@ -225,20 +226,23 @@ class ArrayUnit(wiring.Component):
         m.d.comb += [
             results.row.eq(
                 delayed(m, "row", sequencer.row, announced, reset=True)
-                | delayed(m, "gives", sequencer.gives, self._read + Pool.latency - Results.lead, reset=True)
+                | delayed(
+                    m, "gives", sequencer.gives, self._read + Pool.latency + 1 - Results.lead, reset=True
+                )
                 | beside
             ),
             results.drain.eq(delayed(m, "drain", sequencer.drain, announced, reset=True)),
             results.adds.eq(adds),
         ]
-        # At most one of them is not zero.
-        m.d.comb += [results.sums[c].eq(array.o[c] | pool.o[c]) for c in range(columns)]
+        m.d.comb += [results.sums.eq(array.o), results.pooled.eq(pool.o)]
         ready = []
         for memory, ram in self._memories.items():
             mine = results.write_to == memory
-            m.d.sync += [
-                ram.write_at.eq(Mux(mine, results.write_at, self.load.payload.at)),
-                ram.write_data.eq(Mux(mine, results.write_data, self.load.payload.row)),
+            at = Mux(mine, results.write_at, self.load.payload.at)
+            row = Mux(mine, results.write_data.as_value(), self.load.payload.row.as_value())
+            m.d.comb += [
+                ram.write_at.eq(delayed(m, f"{memory.name.lower()}_write_at", at, 1)),
+                ram.write_data.as_value().eq(delayed(m, f"{memory.name.lower()}_write_row", row, 1)),
             ]
             with m.If(mine):
                 m.d.sync += ram.write.eq(results.write)
@@ -252,39 +256,44 @@ class ArrayUnit(wiring.Component):
         # Rows that leave.
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         m.submodules.store = store = _leaving(self.stored.payload.shape(), self._read)
-        behind = Results.lead + PartialSums.latency + 1
-        m.submodules.emit = emit = _leaving(self.emitted.payload.shape(), behind)
-        m.d.sync += [
-            emit.i.valid.eq(results.emitted.valid),
-            emit.i.payload.row.eq(results.emitted.payload),
-        ]
+        behind = Results.emits + 1
+        # A FIFO a column, all in step: the memory of one for whole rows would be as wide as the chip.
+        emit = [_leaving(signed(build.total), behind) for _ in range(columns)]
+        leaves = delayed(m, "emits", results.emitted.valid, 1, reset=True)
+        emit_ends = delayed(m, "emitted_ends", sequencer.ends, behind)
+        for c, fifo in enumerate(emit):
+            m.submodules[f"emit_{c}"] = fifo
+            m.d.comb += [
+                fifo.i.valid.eq(leaves),
+                fifo.i.payload.row.eq(delayed(m, f"emitted_{c}", results.emitted.payload[c], 1)),
+                fifo.i.payload.last.eq(emit_ends),
+                fifo.o.ready.eq(self.emitted.ready),
+                self.emitted.payload[c].eq(fifo.o.payload.row),
+            ]
         m.d.comb += [
             store.i.valid.eq(delayed(m, "stored", stored, self._read, reset=True)),
             store.i.payload.row.eq(read),
             store.i.payload.last.eq(delayed(m, "stored_ends", sequencer.ends, self._read)),
-            emit.i.payload.last.eq(delayed(m, "emitted_ends", sequencer.ends, behind)),
+            store.o.ready.eq(self.stored.ready),
+            self.stored.valid.eq(store.o.valid),
+            self.stored.payload.eq(store.o.payload.row),
+            self.stored_last.eq(store.o.payload.last),
+            self.emitted.valid.eq(emit[0].o.valid),
+            self.emitted_last.eq(emit[0].o.payload.last),
             sequencer.stores.eq(store.room),
-            sequencer.emits.eq(emit.room),
+            sequencer.emits.eq(emit[0].room),
         ]
-        for fifo, port, last in (
-            (store, self.stored, self.stored_last),
-            (emit, self.emitted, self.emitted_last),
-        ):
-            m.d.comb += [
-                port.valid.eq(fifo.o.valid),
-                port.payload.eq(fifo.o.payload.row),
-                last.eq(fifo.o.payload.last),
-                fifo.o.ready.eq(port.ready),
-            ]
 
         # Rows that come in: the next one when the one before has been added.
         fills = sequencer.other & (sequencer.kind == Kind.FILL)
         pause = Signal(3)
         m.d.sync += pause.eq(Mux(sequencer.fills, 5, Mux(pause == 0, 0, pause - 1)))
+        soon = delayed(m, "fills_soon", fills, Results.lead - 2, reset=True)
         m.d.comb += [
             sequencer.fills.eq(self.filled.valid & (pause == 0)),
             results.filled.eq(self.filled.payload),
-            self.filled.ready.eq(delayed(m, "fills", fills, Results.lead + PartialSums.latency, reset=True)),
+            results.fills.eq(soon),
+            self.filled.ready.eq(delayed(m, "fills", soon, 1, reset=True)),
         ]
 
         # Rows of the array are longer on their way than those that do not pass through it.

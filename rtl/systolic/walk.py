@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,10 +12,12 @@ __all__ = ["Affine", "Loops"]
 class Loops(wiring.Component):
     """A nest of counters: one step a clock, level 0 the innermost.
 
-    After ``begin`` every index is 0. A ``step`` advances the lowest level that is not at its last index and takes all
-    below it back to 0; a step from the last indices of all levels begins anew. A level has ``rest + 1`` indices.
+    Two clocks after ``start`` every index is 0. A ``step`` advances the lowest level that is not at its last index and
+    takes all below it back to 0; a step from the last indices of all levels begins anew. A level has ``rest + 1``
+    indices.
 
-    Every output is a register or one look-up table behind registers: no carry passes from level to level.
+    The counters are a step ahead, so every output is a register, and a counter is below zero at its last index: no
+    comparison, and no carry from level to level, lies behind a step.
 
     Parameters
     ----------
@@ -26,11 +28,17 @@ class Loops(wiring.Component):
     Members
     -------
     rest : In(ArrayLayout(unsigned(width), levels))
-        Indices of each level but one; constant from ``begin`` on.
-    begin : In(1)
+        Indices of each level but one.
+    idle, start : In(1)
+        ``rest`` is looked at: in any clock; with ``start`` for the last time.
+    begin : Out(1)
+        The first indices come in the next clock.
     step : In(1)
+        Not with ``idle`` or ``begin``.
     first, last : Out(levels)
         The present index of a level is 0, or its last one.
+    ends : Out(levels)
+        So is that of all levels below it: ``last[:k + 1].all()``.
     level : Out(levels)
         The level that a step in this clock advances, one hot; none of it where the nest begins anew.
 
@@ -47,25 +55,42 @@ class Loops(wiring.Component):
         super().__init__(
             {
                 "rest": In(data.ArrayLayout(unsigned(width), levels)),
-                "begin": In(1),
+                "idle": In(1),
+                "start": In(1),
+                "begin": Out(1),
                 "step": In(1),
                 "first": Out(levels),
                 "last": Out(levels),
+                "ends": Out(levels),
                 "level": Out(levels),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        for k in range(self._levels):
-            left = Signal(self._width, name=f"left_{k}")
-            below = self.last[:k].all() if k else 1
-            m.d.comb += self.level[k].eq(below & ~self.last[k])
-            again = self.begin | (self.step & below & self.last[k])
-            with m.If(again):
-                m.d.sync += [left.eq(self.rest[k]), self.first[k].eq(1), self.last[k].eq(self.rest[k] == 0)]
-            with m.Elif(self.step & below):
-                m.d.sync += [left.eq(left - 1), self.first[k].eq(0), self.last[k].eq(left == 1)]
+        moves = Signal()
+        m.d.sync += self.begin.eq(self.start)
+        m.d.comb += moves.eq(self.begin | self.step)
+        # Of the indices that come next: how many steps a level has left, less one.
+        left = [
+            Signal(signed(self._width + 1), name=f"left_{k}", reset_less=True) for k in range(self._levels)
+        ]
+        first = Signal(self._levels, reset_less=True)
+        last = Cat(each[-1] for each in left)
+        for k, counter in enumerate(left):
+            most = Signal.like(counter, name=f"most_{k}", reset_less=True)
+            ends_below = last[:k].all() if k else Const(1)
+            with m.If(self.idle):
+                m.d.sync += [most.eq(self.rest[k] - 1), counter.eq(self.rest[k] - 1), first[k].eq(1)]
+            with m.Elif(moves & ends_below):
+                m.d.sync += [counter.eq(Mux(last[k], most, counter - 1)), first[k].eq(last[k])]
+            with m.If(moves):
+                m.d.sync += [
+                    self.ends[k].eq(last[: k + 1].all()),
+                    self.level[k].eq(ends_below & ~last[k]),
+                ]
+        with m.If(moves):
+            m.d.sync += [self.first.eq(first), self.last.eq(last)]
         return m
 
 
@@ -125,14 +150,16 @@ class Affine(wiring.Component):
         for k in range(self._levels):
             with m.If(self.level[k]):
                 m.d.comb += chosen.eq(self.delta[k])
-        delta, step, begin = Signal(self._width), Signal(), Signal()
+        delta, step, begin = (Signal(width, reset_less=True) for width in (self._width, 1, 1))
+        o = Signal(self._width, reset_less=True)
         m.d.sync += [
             delta.eq(chosen),
             step.eq(self.step),
             begin.eq(self.begin | (self.step & ~self.level.any())),
         ]
         with m.If(begin):
-            m.d.sync += self.o.eq(self.start)
+            m.d.sync += o.eq(self.start)
         with m.Elif(step):
-            m.d.sync += self.o.eq(self.o + delta)
+            m.d.sync += o.eq(o + delta)
+        m.d.comb += self.o.eq(o)
         return m

@@ -267,7 +267,7 @@ def formula(build: UnitBuild, product: str, tiles: int, m: int) -> int:
 def test_cycles(rows, columns, band, packed, simulator, product):
     """From the first operand read to the last result written, no clock but those of the formulas."""
     build = unit(rows, columns, band=band, packed=packed)
-    most = max(rows, columns, 4)
+    most = max(rows, columns, 5)
     for m, k, n in (
         (most, 2 * rows, columns),
         (3 * most, 3 * rows, 2 * columns),
@@ -308,11 +308,11 @@ def test_short_tiles_wait_for_weights():
     host.want(tiler.store(build, Memory.ACTIVATIONS, o), o)
     (found,) = host.play(watch=["events", "counts"])
     assert (found == 12).all()
-    assert clocks(build, host) == (formula(build, "y", 1, 2) + 2 * 4, 6)
+    assert clocks(build, host) == (formula(build, "y", 1, 2) + 2 * 5, 6)
     last = unpack(host.seen["counts"][-1] or 0, EVENTS.size + 2, 32, signed=False)
     counts = dict(zip([*(name for name, _ in EVENTS), "busy", "span"], last, strict=True))
-    # The first tile's rows of W, and two of the four clocks of each of the others.
-    assert counts["weights"] == 4 + 2 + 2 and counts["row"] == 6 and counts["result"] == 2
+    # The first tile's clocks of W, and three of the five of each of the others.
+    assert counts["weights"] == 5 + 3 + 3 and counts["row"] == 6 and counts["result"] == 2
     assert counts["busy"] == sum(host.seen["busy"])
 
 

@@ -28,13 +28,23 @@ def walk(counts: list[int], strides: list[int], start: int, clocks: int, seed: i
     want, got = [], []
 
     async def bench(ctx):
-        for k, rest in enumerate(rests):
-            ctx.set(loops.rest[k], rest)
+        for k in range(levels):
             ctx.set(affine.delta[k], Affine.deltas(strides, rests)[k] % (1 << WIDTH))
         ctx.set(affine.start, start)
-        ctx.set(loops.begin, 1)
+        ctx.set(loops.idle, 1)
+        for k in range(levels):
+            ctx.set(loops.rest[k], int(rng.integers(32)))
         await ctx.tick()
-        ctx.set(loops.begin, 0)
+        for k, rest in enumerate(rests):
+            ctx.set(loops.rest[k], rest)
+        ctx.set(loops.start, 1)
+        await ctx.tick()
+        ctx.set(loops.idle, 0)
+        ctx.set(loops.start, 0)
+        for k in range(levels):
+            ctx.set(loops.rest[k], int(rng.integers(32)))
+        assert ctx.get(loops.begin)
+        await ctx.tick()
         position, shown = 0, []
         for _ in range(clocks):
             step = int(rng.random() < 0.7)
@@ -43,10 +53,13 @@ def walk(counts: list[int], strides: list[int], start: int, clocks: int, seed: i
             value = (start + sum(s * i for s, i in zip(strides, indices, strict=True))) % (1 << WIDTH)
             first = sum((i == 0) << k for k, i in enumerate(indices))
             last = sum((i == c - 1) << k for k, (i, c) in enumerate(zip(indices, counts, strict=True)))
+            level = next((1 << k for k in range(levels) if not last >> k & 1), 0)
+            ends = sum((level == 0 or 1 << k < level) << k for k in range(levels))
             shown.append(value)
-            want.append((first, last, shown[-2] if len(shown) > 1 else None))
+            want.append((first, last, ends, level, shown[-2] if len(shown) > 1 else None))
             address = ctx.get(affine.o) if len(shown) > 1 else None
-            got.append((ctx.get(loops.first), ctx.get(loops.last), address))
+            outputs = (loops.first, loops.last, loops.ends, loops.level)
+            got.append((*(ctx.get(each) for each in outputs), address))
             position += step
             await ctx.tick()
 
