@@ -24,7 +24,7 @@ from pullback.rtl.systolic.tiler import Matrix
 from pullback.rtl.systolic.unit import EVENTS, ArrayUnit
 from pullback.sim.generated import generated
 from pullback.sim.model import CoreError, StuckError
-from pullback.sim.verilated import BuildFailed, Loop, Progress, library
+from pullback.sim.verilated import BuildFailed, Loop, Progress, shared_object
 
 __all__ = ["ArrayModel", "ArrayRun", "Load", "packed", "unpacked"]
 
@@ -124,13 +124,13 @@ class ArrayModel:
     progress : callable, optional
         Gets (fraction, message) while it is built.
     optimise : str
-        See :func:`~pullback.sim.verilated.library`.
+        See :func:`~pullback.sim.verilated.shared_object`.
     """
 
     def __init__(self, build: UnitBuild, *, progress: Progress | None = None, optimise: str = "fast") -> None:
         self.build = build
         sources, ports = generated(f"array unit {build}", lambda: ArrayUnit(build), flat=True)
-        made = library(_LOOP, sources, top="core", ports=ports, optimise=optimise, progress=progress)
+        made = shared_object(_LOOP, sources, top="core", ports=ports, optimise=optimise, progress=progress)
         self._lib = _load(made)
         self._unit = ctypes.c_void_p(self._lib.pullback_new())
         self._finalizer = weakref.finalize(self, self._lib.pullback_delete, self._unit)

@@ -28,7 +28,7 @@ import numpy as np
 
 from pullback.sim.beats import CONTAINER_BITS, Beats, pack_frames, unpack_frames
 from pullback.sim.stalls import NONE, Stall
-from pullback.sim.verilated import BuildFailed, Loop, Ports, Progress, library
+from pullback.sim.verilated import BuildFailed, Loop, Ports, Progress, shared_object
 
 __all__ = [
     "INPUTS",
@@ -213,8 +213,8 @@ def _ports_header(ports: dict[str, tuple[str, int]]) -> str:
 _LOOP = Loop(Path(__file__).with_name("frame_loop.cpp"), _check_ports, _ports_header)
 
 
-def _load(library: Path) -> ctypes.CDLL:
-    lib = ctypes.CDLL(str(library))
+def _load(path: Path) -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(path))
     void, u64, i32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int32
     for name, result, arguments in (
         ("new", void, []),
@@ -229,7 +229,7 @@ def _load(library: Path) -> ctypes.CDLL:
         function = getattr(lib, f"pullback_{name}")
         function.restype, function.argtypes = result, arguments
     if lib.pullback_job_size() != ctypes.sizeof(_Job):
-        raise CoreError(f"{library} was compiled from another frame_loop.cpp: delete it")
+        raise CoreError(f"{path} was compiled from another frame_loop.cpp: delete it")
     return lib
 
 
@@ -248,21 +248,21 @@ class _Stream:
 class Model:
     """One core, verilated. Starts in reset state; the first thing it needs is :meth:`load_parameters`.
 
-    Instances are independent of each other: as many as wanted per library, thread and process. One instance
+    Instances are independent of each other: as many as wanted per shared object, thread and process. One instance
     belongs to one thread at a time. Calls into the simulation release the interpreter lock, and Ctrl-C ends
     them within a fraction of a second. After a :class:`CoreError` out of a run or of the bus, :meth:`reset`.
 
     Parameters
     ----------
-    library : Path
-        What ``Model.build(...).library`` was, in this process or another.
+    shared_object : Path
+        What ``Model.build(...).shared_object`` was, in this process or another.
     containers : dict, optional
         Bits per channel, 16 or 24, of streams where they differ from ``CONTAINER_BITS``: a core whose input or
         output format is wider than 16 bits has 24 there.
 
     Attributes
     ----------
-    library : Path
+    shared_object : Path
     ports : dict
         Name -> (direction, width).
     lanes : int
@@ -275,16 +275,16 @@ class Model:
         Largest width and height.
     """
 
-    def __init__(self, library: Path, *, containers: Mapping[str, int] | None = None) -> None:
-        self.library = Path(library)
+    def __init__(self, shared_object: Path, *, containers: Mapping[str, int] | None = None) -> None:
+        self.shared_object = Path(shared_object)
         self.containers = {**CONTAINER_BITS, **(containers or {})}
-        described = json.loads(self.library.with_name("ports.json").read_text())
+        described = json.loads(self.shared_object.with_name("ports.json").read_text())
         self.ports: Mapping[str, tuple[str, int]] = MappingProxyType(
             {k: tuple(v) for k, v in described.items()}
         )
         self.inputs = tuple(name for name in INPUTS if f"s_axis_{name}_tdata" in self.ports)
         self.outputs = tuple(name for name in OUTPUTS if f"m_axis_{name}_tdata" in self.ports)
-        self._lib = _load(self.library)
+        self._lib = _load(self.shared_object)
         self._core = ctypes.c_void_p(self._lib.pullback_new())
         self._finalizer = weakref.finalize(self, self._lib.pullback_delete, self._core)
         self._words: dict[int, int] = {}
@@ -343,7 +343,9 @@ class Model:
         BuildFailed
             If one of them refuses the sources, or the ports are not those of a core.
         """
-        made = library(_LOOP, sources, top=top, ports=ports, optimise=optimise, progress=progress, jobs=jobs)
+        made = shared_object(
+            _LOOP, sources, top=top, ports=ports, optimise=optimise, progress=progress, jobs=jobs
+        )
         return cls(made, containers=containers)
 
     # ---- registers

@@ -18,7 +18,7 @@ from typing import Any
 from pullback.sim import toolchain
 from pullback.sim.cache import digest, once
 
-__all__ = ["BuildFailed", "Loop", "Ports", "Progress", "library"]
+__all__ = ["BuildFailed", "Loop", "Ports", "Progress", "shared_object"]
 
 Progress = Callable[[float, str], None]
 Ports = Mapping[str, Any]
@@ -49,7 +49,7 @@ class Loop:
     header: Callable[[dict[str, tuple[str, int]]], str] = lambda ports: ""
 
 
-def library(
+def shared_object(
     loop: Loop,
     sources: Mapping[str, str],
     *,
@@ -59,7 +59,7 @@ def library(
     progress: Progress | None = None,
     jobs: int | None = None,
 ) -> Path:
-    """Compiles a design, or finds it in the cache. Beside the library lies ``ports.json``.
+    """Compiles a design, or finds it in the cache. Beside it lies ``ports.json``.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def library(
     """
     return _Builder(
         loop, sources, top, ports, optimise, progress or _silent, jobs or os.cpu_count() or 1
-    ).library()
+    ).shared_object()
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _check_described(found: dict[str, tuple[str, int]], expected: Ports) -> None
 
 
 class _Builder:
-    """Makes one library, or finds it in the cache."""
+    """Makes one shared object, or finds it in the cache."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class _Builder:
             loop.source.read_text(), *(part for name in sorted(sources) for part in (name, sources[name])),
         )  # fmt: skip
 
-    def library(self) -> Path:
+    def shared_object(self) -> Path:
         waiting = "another process builds the same model: waiting for it"
         folder = once(self.key, self._build, waits=lambda: self.progress(0.0, waiting))
         found = json.loads((folder / "ports.json").read_text())

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import library, nn
 
 import pullback
 from pullback import UsageError
@@ -93,7 +93,7 @@ def test_operators_are_good_citizens():
     x, w, b = (t.requires_grad_() for t in (small(4, 3, seed=0), small(2, 3, seed=1), small(2, seed=2)))
     layer = Layer(GoldenProducts(), None, ACTIVATIONS["relu"])
     pullback.nn._LAYERS[10**9] = layer
-    torch.library.opcheck(torch.ops.pullback.layer, (x, w.T.contiguous(), b, 2, 10**9))
+    library.opcheck(torch.ops.pullback.layer, (x, w.T.contiguous(), b, 2, 10**9))
     compiled = torch.compile(
         lambda x, w, b: linear(x, w, b, exponent=2, activation="relu"), fullgraph=True, backend="aot_eager"
     )
@@ -164,7 +164,7 @@ def test_average_pools_are_exact_where_nothing_is_rounded():
 def test_pools_are_good_citizens():
     x = small(1, 2, 4, 4, seed=3).requires_grad_()
     pullback.nn._POOLS[10**9] = find_pool("golden", 2, 2, 2)
-    torch.library.opcheck(torch.ops.pullback.pool, (x.permute(0, 2, 3, 1).contiguous(), 10**9))
+    library.opcheck(torch.ops.pullback.pool, (x.permute(0, 2, 3, 1).contiguous(), 10**9))
     compiled = torch.compile(lambda x: max_pool2d(x, 2), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x), max_pool2d(x, 2))
     (xbar,) = torch.autograd.grad(max_pool2d(x, 2).sum(), x, create_graph=True)

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from torch import library
 
 import pullback
 from pullback.backend import Frame, GoldenBackend, open_backend
@@ -93,10 +94,10 @@ def test_double_backward_is_a_clear_error(isp, raw):
 
 
 def test_opcheck(isp, raw):
-    result = torch.library.opcheck(run, (raw.requires_grad_(), _flat(isp), isp._number))
+    result = library.opcheck(run, (raw.requires_grad_(), _flat(isp), isp._number))
     assert set(result.values()) == {"SUCCESS"} and len(result) == 4
     ybar = torch.ones(2, 3, 8, 10)
-    result = torch.library.opcheck(pull, (raw.detach(), _flat(isp, grad=False), ybar, isp._number))
+    result = library.opcheck(pull, (raw.detach(), _flat(isp, grad=False), ybar, isp._number))
     assert set(result.values()) == {"SUCCESS"} and len(result) == 4
 
 
