@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 
-__all__ = ["COPIES", "enables"]
+__all__ = ["COPIES", "copies", "enables"]
 
 COPIES = 3
 """Registers of one value that differ for synthesis, which makes one of equal ones: in what reset does to them."""
@@ -32,3 +32,9 @@ def enables(m: Module, name: str, before: Value, count: int, *, inverts: bool = 
         m.d.sync += register.eq(~before if inverted else before)
         registers.append(~register if inverted else register)
     return [registers[k * len(kinds) // count] for k in range(count)]
+
+
+def copies(m: Module, name: str, before: Value, count: int) -> list[Value]:
+    """``count`` copies of a word, each ``before`` one clock later: `enables` of every bit of it."""
+    bits = [enables(m, f"{name}_{n}", bit, count) for n, bit in enumerate(before)]
+    return [Cat(bit[k] for bit in bits) for k in range(count)]

@@ -9,7 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
-from ..stream.enable import COPIES, enables
+from ..stream.enable import COPIES, copies
 
 __all__ = ["BRANCH", "Requantise", "chosen", "settings"]
 
@@ -121,11 +121,10 @@ class Requantise(wiring.Component):
         m = Module()
         # 1: the branch, and both shifts coarsely. 2: one of them, finely, with a bit kept for rounding. 3: rounded, and
         # compared. 4: the code.
-        copies = min(self._lanes, 2 * COPIES)
-        told = Cat(self.how, self.adjoint)
-        spread = [enables(m, f"told_{n}", bit, copies) for n, bit in enumerate(told)]
-        settings = [_Settings(m, g, self.how.shape(), Cat(bit[g] for bit in spread)) for g in range(copies)]
-        clips = [self._lane(m, k, settings[k * copies // self._lanes]) for k in range(self._lanes)]
+        groups = min(self._lanes, 2 * COPIES)
+        told = copies(m, "told", Cat(self.how, self.adjoint), groups)
+        settings = [_Settings(m, g, self.how.shape(), word) for g, word in enumerate(told)]
+        clips = [self._lane(m, k, settings[k * groups // self._lanes]) for k in range(self._lanes)]
         m.d.sync += self.clipped.eq(Cat(clips).any())
         return m
 

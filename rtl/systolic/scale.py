@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
-from ..stream.enable import enables
+from ..stream.enable import copies, enables
 
 __all__ = ["Scale"]
 
@@ -60,8 +60,7 @@ class Scale(wiring.Component):
         total = self._total
         on = enables(m, "on", delayed(m, "on", self.on, 3, reset=True), self._lanes)
         # One register would have to reach the shifters of all lanes.
-        shifts = [enables(m, f"shift_{n}", bit, self._lanes) for n, bit in enumerate(self.shift)]
-        takes_off = enables(m, "minus", self.minus, self._lanes)
+        told = copies(m, "told", Cat(self.shift, self.minus), self._lanes)
         for k in range(self._lanes):
 
             def register(name: str, k: int = k) -> Signal:
@@ -69,7 +68,7 @@ class Scale(wiring.Component):
 
             i = Signal(signed(total), name=f"i_{k}", reset_less=True)
             m.d.sync += i.eq(self.i[k])
-            shift, minus = Cat(bit[k] for bit in shifts), takes_off[k]
+            shift, minus = told[k][:-1], told[k][-1]
             # 2, 3: twice the sum, so that the bit below the result's lowest one is there for every shift.
             coarse, fine, rounded = register("coarse"), register("fine"), register("rounded")
             doubled = Cat(Const(0, 1), i).as_signed()

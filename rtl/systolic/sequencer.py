@@ -275,35 +275,31 @@ class Sequencer(wiring.Component):
         m.d.comb += other.eq(clear & opens)
         ordered, settled = Signal(), Signal()
         m.d.comb += ordered.eq(~h.fence | self.landed)
+        m.d.sync += opens.eq(1)
         with m.Switch(h.kind):
             with m.Case(Kind.STORE):
                 m.d.comb += settled.eq(ordered)
-            with m.Case(Kind.EMIT, Kind.FILL):
+                m.d.sync += opens.eq(self.stores)
+            with m.Case(Kind.EMIT):
                 m.d.comb += settled.eq(self.quiet)
+                m.d.sync += opens.eq(self.emits)
+            with m.Case(Kind.FILL):
+                m.d.comb += settled.eq(self.quiet)
+                m.d.sync += opens.eq(self.fills)
             with m.Case(Kind.MAX, Kind.ARGMAX, Kind.ROUTE):
                 m.d.comb += settled.eq(self.quiet & ordered)
             with m.Case(Kind.ADD):
                 m.d.comb += settled.eq(self.landed)
+                # A row is read in one clock, and one written in the next.
+                m.d.sync += opens.eq(~other)
         with m.If(h.done):
             m.d.sync += clear.eq(0)
         with m.Elif(h.ready & settled):
             m.d.sync += clear.eq(1)
-        with m.Switch(h.kind):
-            with m.Case(Kind.STORE):
-                m.d.sync += opens.eq(self.stores)
-            with m.Case(Kind.EMIT):
-                m.d.sync += opens.eq(self.emits)
-            with m.Case(Kind.FILL):
-                m.d.sync += opens.eq(self.fills)
-            with m.Case(Kind.ADD):
-                # A row is read in one clock, and one written in the next.
-                m.d.sync += opens.eq(~other)
-            with m.Default():
-                m.d.sync += opens.eq(1)
         single = h.kind == Kind.ROUTE  # each row is a window by itself
         m.d.comb += [
             h.go.eq((running & ~padding) | other),
-            h.done.eq((ends & (over | h.all_ends)) | (other & h.all_ends)),
+            h.done.eq((ends & over) | ((ends | other) & h.all_ends)),
         ]
 
         # v may begin when what h has left takes no longer than v leads by, so that h goes on without a gap.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from amaranth.hdl import Array, Const, Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, ShapeLike, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -181,16 +181,13 @@ class ArrayUnit(wiring.Component):
         reads_weights = sequencer.h_from == Memory.WEIGHTS
         h_from_cotangents = sequencer.h_from == Memory.COTANGENTS
         # Chosen a clock before a memory works out the rows of its banks.
-        for name, memory, by_h in (
-            ("activations", activations, Const(1)),
-            ("cotangents", cotangents, h_from_cotangents),
-            ("weights", weights, reads_weights),
+        h, v = Cat(sequencer.h_at, sequencer.h_on), Cat(sequencer.v_at, sequencer.v_on)
+        for name, memory, asked in (
+            ("activations", activations, h),
+            ("cotangents", cotangents, Mux(h_from_cotangents, h, v)),
+            ("weights", weights, Mux(reads_weights, h, v)),
         ):
-            at, on = (Mux(by_h, sequencer.h_at, sequencer.v_at), Mux(by_h, sequencer.h_on, sequencer.v_on))
-            m.d.comb += [
-                memory.read_at.eq(delayed(m, f"{name}_at", at, 1)),
-                memory.read_on.eq(delayed(m, f"{name}_on", on, 1)),
-            ]
+            m.d.comb += Cat(memory.read_at, memory.read_on).eq(delayed(m, f"{name}_read", asked, 1))
         turned = delayed(m, "h_from_cotangents", h_from_cotangents, self._read)
         north = delayed(m, "north_from_cotangents", sequencer.v_kind == Kind.DW, self._read)
         m.d.comb += array.slot.eq(delayed(m, "slot", sequencer.slot.as_value(), self._read, reset=True))
