@@ -1,4 +1,4 @@
-"""Area and clock of every stage and every core on an ECP5, 1920 wide, over five seeds.
+"""Area and clock on an ECP5 over five seeds: every stage and every core, 1920 wide; the array, bare and as a unit.
 
     python bench/synthesis.py                       everything: hours
     python bench/synthesis.py 'forward.*' --seeds 1 some of it
@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -50,9 +50,13 @@ from pullback.rtl.pipeline.forward import ForwardUnit
 from pullback.rtl.pipeline.loss import LossUnit
 from pullback.rtl.pipeline.parameters import StageParameters
 from pullback.rtl.pipeline.pipeline import OUTPUT_COTANGENT
+from pullback.rtl.systolic.array import SystolicArray
+from pullback.rtl.systolic.build import UnitBuild
+from pullback.rtl.systolic.placement import largest, sites
+from pullback.rtl.systolic.unit import ArrayUnit
 
-INSIST = {"vjp_core.*": 96.0}
-"""MHz that the router insists on, by target. All else aims at 150 MHz, and what it reaches is its figure."""
+PARTS = {"25f": Device(size="25k", package="CABGA381"), "85f": Device()}
+"""Parts that arrays are measured on, one with every multiplier of the part."""
 
 KEPT = Path(__file__).parent.parent / "docs/figures"
 """Where `bench/table.py` keeps what docs/figures.md was made of."""
@@ -99,18 +103,58 @@ def stages() -> dict[str, tuple[Stage, Format]]:
     return found
 
 
-def targets(build: Build) -> dict[str, Callable[[], wiring.Component]]:
-    """Everything that can be measured: name -> what makes the component."""
-    made: dict[str, Callable[[], wiring.Component]] = {}
+def array(part: str, packed: bool) -> wiring.Component:
+    """The bare array with every multiplier of a part."""
+    build = largest(PARTS[part].size, packed=packed)
+    return SystolicArray(build, site=sites(PARTS[part].size, build))
+
+
+def unit(part: str, packed: bool) -> wiring.Component:
+    """The same array with its memories, partial sums, requantisation, pools and programme."""
+    build = largest(PARTS[part].size, packed=packed)
+    around = UnitBuild(array=build, memory=1024, sums=512, masks=1024, programme=512, ram="ecp5")
+    return ArrayUnit(around, site=sites(PARTS[part].size, build))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What can be measured.
+
+    Attributes
+    ----------
+    make : callable
+        Makes the component.
+    aim : Aim
+    device : Device
+    apart : str
+        As `netlist` has it.
+    """
+
+    make: Callable[[], wiring.Component]
+    aim: Aim = Aim()  # noqa: RUF009  (frozen)
+    device: Device = Device()  # noqa: RUF009
+    apart: str = ""
+
+
+def targets(build: Build) -> dict[str, Target]:
+    """Everything that can be measured, by name."""
+    made: dict[str, Target] = {}
     for name, (stage, _) in stages().items():
-        made[f"forward.{name}"] = partial(forward, stage, build)
+        made[f"forward.{name}"] = Target(partial(forward, stage, build))
     for name, (stage, cotangent) in stages().items():
-        made[f"adjoint.{name}"] = partial(adjoint, stage, cotangent, build)
-    made["loss"] = lambda: LossUnit(isp().o, OUTPUT_COTANGENT, build)
+        made[f"adjoint.{name}"] = Target(partial(adjoint, stage, cotangent, build))
+    made["loss"] = Target(lambda: LossUnit(isp().o, OUTPUT_COTANGENT, build))
     for demosaic in DEMOSAICS:
-        made[f"forward_core.{demosaic}"] = partial(ForwardCore, isp(demosaic), build)
+        made[f"forward_core.{demosaic}"] = Target(partial(ForwardCore, isp(demosaic), build))
     for demosaic in DEMOSAICS:
-        made[f"vjp_core.{demosaic}"] = partial(VJPCore, isp(demosaic), build)
+        made[f"vjp_core.{demosaic}"] = Target(
+            partial(VJPCore, isp(demosaic), build), aim=Aim(96, insist=True)
+        )
+    for name, make, aim in (("array", array, Aim(230)), ("unit", unit, Aim(170))):
+        for part, packed in (("25f", False), ("85f", False), ("85f", True)):
+            made[f"{name}.{part}" + (".packed" if packed else "")] = Target(
+                partial(make, part, packed), aim=aim, device=PARTS[part], apart="element_*"
+            )
     return made
 
 
@@ -135,10 +179,11 @@ class Table:
         """What there is a result of."""
         return list(self._content["results"])
 
-    def get(self, name: str, stamp: str, aim: Aim) -> dict[str, Any]:
-        """The result of a design, empty if there is none of this stamp and aim."""
+    def get(self, name: str, stamp: str, target: Target) -> dict[str, Any]:
+        """The result of a design, empty if there is none of this stamp, aim and device."""
         entry = self._content["results"].get(name, {})
-        return entry if (entry.get("stamp"), entry.get("aim")) == (stamp, asdict(aim)) else {}
+        found = entry.get("stamp"), entry.get("aim"), entry.get("device")
+        return entry if found == (stamp, asdict(target.aim), str(target.device)) else {}
 
     def put(self, name: str, entry: dict[str, Any]) -> None:
         """Keeps a result, or what went wrong."""
@@ -159,6 +204,11 @@ class Table:
         fresh.replace(self._path)
 
 
+def mark(target: Target) -> str:
+    """The stamp of what it makes."""
+    return stamp(target.make(), apart=target.apart)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -171,7 +221,9 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=1920, help="widest line (1920)")
     parser.add_argument("--lanes", type=int, default=1, help="pixels per clock (1)")
     parser.add_argument(
-        "--frequency", type=float, help="MHz to aim at, without insisting (150, VJP cores 96)"
+        "--frequency",
+        type=float,
+        help="MHz to aim at, without insisting (150; VJP cores 96, units 170, arrays 230)",
     )
     parser.add_argument(
         "--clock", type=float, default=175.0, help="MHz that registers are inserted for (175)"
@@ -188,9 +240,9 @@ def main() -> int:
     if not chosen:
         print(f"no target matches {' '.join(options.patterns)}; --list shows them", file=sys.stderr)
         return 2
-    device = Device()
+    if options.frequency is not None:
+        known = {name: replace(each, aim=Aim(options.frequency)) for name, each in known.items()}
     setting = {
-        "device": str(device),
         "tools": tool_versions(),
         "build": asdict(build),
         "placement": PLACEMENT,
@@ -200,31 +252,32 @@ def main() -> int:
     table = Table(options.out / f"synthesis{variant}.json", KEPT / f"synthesis{variant}.json", setting)
     work = options.out / f"synthesis{variant}"
 
-    def aim_of(name: str) -> Aim:
-        if options.frequency is not None:
-            return Aim(options.frequency)
-        return next((Aim(mhz, insist=True) for each, mhz in INSIST.items() if fnmatch(name, each)), Aim())
-
     if options.forget:
         for name in table.names:
-            if name not in known or not table.get(name, stamp(known[name]()), aim_of(name)):
+            if name not in known or not table.get(name, mark(known[name]), known[name]):
                 table.drop(name)
                 print(f"{name}: dropped")
         return 0
 
     def one(name: str, pool: ThreadPoolExecutor) -> None:
-        began, aim = time.monotonic(), aim_of(name)
+        began, target = time.monotonic(), known[name]
         try:
-            mark = stamp(known[name]())
-            before = table.get(name, mark, aim)
+            before = table.get(name, mark(target), target)
             routes = [Route(**each) for each in before.get("routes", ())]
             missing = set(range(1, options.seeds + 1)) - {each.seed for each in routes}
             if not missing:
                 print(f"{name}: {len(routes)} seeds are there", flush=True)
                 return
-            component = known[name]()
-            made: Netlist = netlist(component, directory=work / name, workers=options.workers)
-            entry: dict[str, Any] = {"stamp": mark, "aim": asdict(aim), "area": asdict(made.area)}
+            component = target.make()
+            made: Netlist = netlist(
+                component, directory=work / name, workers=options.workers, apart=target.apart
+            )
+            entry: dict[str, Any] = {
+                "stamp": mark(target),
+                "device": str(target.device),
+                "aim": asdict(target.aim),
+                "area": asdict(made.area),
+            }
             if isinstance(component, ForwardCore | VJPCore):
                 entry["memory_bits"] = component.memory()
             table.put(name, before or entry)
@@ -236,14 +289,14 @@ def main() -> int:
 
         def place(seed: int) -> None:
             try:
-                result = route(made, seed, aim=aim, device=device)
+                result = route(made, seed, aim=target.aim, device=target.device)
             except SynthesisError as error:
                 table.put(name, {**entry, "error": str(error)})
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
                 return
             routes.append(result)
             in_order = tuple(sorted(routes, key=lambda r: r.seed))
-            done = Synthesis(name=name, device=str(device), area=made.packed(result), routes=in_order)
+            done = Synthesis(name=name, device=str(target.device), area=made.packed(result), routes=in_order)
             table.put(name, entry | done.as_json())
             print(f"{name}: seed {seed}: {result.fmax:.1f} MHz, {result.path}", flush=True)
 

@@ -39,13 +39,13 @@ def rows(header: list[str], body: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body)) + "\n"
 
 
-def synthesis(content: dict[str, Any]) -> str:
-    """Area and clock of stages and cores."""
-    build, tools = content["build"], content["tools"]
+AREA = ["LUT4", "COMB", "FF", "DPR", "EBR", "MULT", "aim", "MHz", "range", "seeds"]
+
+
+def measured(results: dict[str, dict[str, Any]], *, last: dict[str, str] | None = None) -> str:
+    """Area and clock of some targets, and what limits each; ``last``: of a last column, by name."""
     body, limits = [], []
-    for name, entry in content["results"].items():
-        if "fmax" not in entry:
-            continue
+    for name, entry in results.items():
         area, clocks = entry["area"], [route["fmax"] for route in entry["routes"]]
         body.append(
             [
@@ -55,38 +55,46 @@ def synthesis(content: dict[str, Any]) -> str:
                 f"**{entry['fmax']:.1f}**",
                 f"{min(clocks):.1f}–{max(clocks):.1f}",
                 str(len(clocks)),
-                PEERS.get(name, ""),
+                *([] if last is None else [last.get(name, "")]),
             ]
         )
-        limits.append(f"| `{name}` | {entry['path']} |")
-    header = [
-        "",
-        "LUT4",
-        "COMB",
-        "FF",
-        "DPR",
-        "EBR",
-        "MULT",
-        "aim",
-        "MHz",
-        "range",
-        "seeds",
-        "peer: COMB, MHz",
-    ]
-    parts = [
-        f"## Area and clock\n\n{content['device']}, {build['max_width']} wide, {build['lanes']} pixel(s) per clock, "
+        limits.append([f"`{name}`", entry["path"]])
+    header = ["", *AREA, *([] if last is None else ["peer: COMB, MHz"])]
+    return (
+        rows(header, body)
+        + "\nWhat limits the clock:\n\n"
+        + rows(["", "critical path of the median seed"], limits)
+    )
+
+
+def synthesis(content: dict[str, Any]) -> str:
+    """Area and clock of stages and cores, and of arrays."""
+    build, tools = content["build"], content["tools"]
+    done = {name: entry for name, entry in content["results"].items() if "fmax" in entry}
+    arrays = {name: entry for name, entry in done.items() if name.startswith(("array.", "unit."))}
+    cameras = {name: entry for name, entry in done.items() if name not in arrays}
+    flow = (
         f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, {content['placement']}. Aim: what placement and routing "
-        "aim at, in MHz, with ! where the router insists on it. MHz is the median over the seeds; every unit is "
+        "aim at, in MHz, with ! where the router insists on it. MHz is the median over the seeds; every component is "
         "measured alone in a harness of registers, whose cells are not counted. COMB is nextpnr's count with carry "
-        "cells and distributed RAM. A "
-        "peer's figures are of the same tools and part, "
-        "for narrower lines and 10 bits.\n\n",
-        rows(header, body),
-        "\n### What limits the clock\n\n| | critical path of the median seed |\n|---|---|\n"
-        + "\n".join(limits)
-        + "\n",
-    ]
-    memories = {name: e["memory_bits"] for name, e in content["results"].items() if "memory_bits" in e}
+        "cells and distributed RAM."
+    )
+    parts = []
+    if cameras:
+        (device,) = {entry["device"] for entry in cameras.values()}
+        parts.append(
+            f"## Area and clock\n\n{device}, {build['max_width']} wide, {build['lanes']} pixel(s) per clock, {flow} A "
+            "peer's figures are of the same tools and part, for narrower lines and 10 bits.\n\n"
+            + measured(cameras, last=PEERS)
+        )
+    if arrays:
+        devices = ", ".join(sorted({entry["device"] for entry in arrays.values()}))
+        parts.append(
+            f"## Area and clock of the array\n\n{devices}. With every multiplier of the part: the bare array, and the "
+            "unit, which is the array with three operand memories, partial sums, requantisation, pools and its "
+            f"programme; {flow}\n\n" + measured(arrays)
+        )
+    memories = {name: e["memory_bits"] for name, e in cameras.items() if "memory_bits" in e}
     if memories:
         kinds = ("forward", "adjoint", "tape")
         body = [
@@ -94,8 +102,8 @@ def synthesis(content: dict[str, Any]) -> str:
             for name, bits in memories.items()
         ]
         header = ["Mbit", "forward line buffers", "adjoint line buffers", "tape"]
-        parts.append("\n### Memory\n\n" + rows(header, body))
-    return "".join(parts)
+        parts.append("## Memory\n\n" + rows(header, body))
+    return "\n".join(parts)
 
 
 def cycles(content: list[dict[str, Any]]) -> str:

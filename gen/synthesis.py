@@ -38,6 +38,8 @@ __all__ = [
     "Netlist",
     "Route",
     "Synthesis",
+    "critical_path",
+    "harness",
     "netlist",
     "route",
     "stamp",
@@ -49,6 +51,10 @@ _PLACER = "static"
 
 PLACEMENT = f"annealed macros, {_PLACER} placer"
 """How cells get their sites: macros as `macros` says, all else by nextpnr's placer of this name."""
+
+_CLOCK = "clock"
+"""The cell of the harness' clock pin. Left to itself, refinement moves it to where the clock network is not reached,
+now and then; so it has a site, in the netlist that of the default part, and on any other one its own."""
 
 _CORE = "core"
 _HARNESS = "harness"
@@ -163,8 +169,8 @@ class Synthesis:
         return asdict(self) | {"fmax": self.fmax, "path": self.path}
 
 
-def _harness(described: dict[str, Port]) -> str:
-    """The Verilog around the core."""
+def harness(described: dict[str, Port], *, clock_site: str = "") -> str:
+    """The Verilog around a core: module ``harness`` with three pins. ``clock_site``: of an ECP5, that of its clock."""
     inputs = {n: p.width for n, p in described.items() if p.direction == "in" and n != "clk"}
     outputs = {n: p.width for n, p in described.items() if p.direction == "out"}
     n_in, n_out = sum(inputs.values()), sum(outputs.values())
@@ -178,9 +184,10 @@ def _harness(described: dict[str, Port]) -> str:
         at += width
     lines = [
         f"module {_HARNESS}(input pin, input si, output so);",
-        # Left to itself, refinement moves the clock's pin to where the clock network is not reached, now and then.
         "  wire clk;",
-        '  (* BEL = "X6/Y0/PIOA" *) TRELLIS_IO #(.DIR("INPUT")) clock (.B(pin), .O(clk), .T(1\'b1), .I(1\'b0));',
+        f'  (* BEL = "{clock_site}" *) TRELLIS_IO #(.DIR("INPUT")) {_CLOCK} (.B(pin), .O(clk), .T(1\'b1), .I(1\'b0));'
+        if clock_site
+        else "  assign clk = pin;",
         f"  reg [{n_in - 1}:0] chain = 0;",
         "  always @(posedge clk) chain <= {chain, si};",
         f"  wire [{max(n_out, 1) - 1}:0] result;",
@@ -225,8 +232,8 @@ class _Told:
     def of(cls, component: Component, apart: str) -> _Told:
         core = unambiguous(verilog(component, _CORE))
         units = Units.of(core, apart)
-        harness, script = _harness(ports(component)), _script(units)
-        texts = {"core.v": core, "harness.v": harness, "script.ys": script}
+        around, script = harness(ports(component), clock_site=Device().clock_site), _script(units)
+        texts = {"core.v": core, "harness.v": around, "script.ys": script}
         whole = hashlib.sha256(f"{texts}{tool_versions()}".encode()).hexdigest()
         return cls(units=units, texts=texts, stamp=whole)
 
@@ -278,13 +285,13 @@ def netlist(component: Component, *, directory: Path, workers: int = 1, apart: s
         stamped.write_text(told.stamp)
     modules = json.loads((directory / "cells.json").read_text())["modules"]
     cells = {name.lstrip("\\"): Counter(module["num_cells_by_type"]) for name, module in modules.items()}
-    harness = cells.pop(_HARNESS)
+    around = cells.pop(_HARNESS)
     return Netlist(
         json=directory / _NETLIST,
         attraction=directory / _ATTRACTION,
         # Every module is there once.
         area=_area(sum(cells.values(), Counter())),
-        harness_lut4=harness.get("LUT4", 0),
+        harness_lut4=around.get("LUT4", 0),
     )
 
 
@@ -306,8 +313,8 @@ def _script(units: Units) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _describe(report: dict[str, Any], clock: str) -> str:
-    """One line about the critical path of a clock."""
+def critical_path(report: dict[str, Any], clock: str) -> str:
+    """One line about the critical path of a clock, out of a report of nextpnr."""
     for critical in report["critical_paths"]:
         if critical["from"] != f"posedge {clock}" or critical["to"] != f"posedge {clock}":
             continue
@@ -366,7 +373,7 @@ def route(made: Netlist, seed: int, *, aim: Aim | None = None, device: Device | 
     return Route(
         seed=seed,
         fmax=round(reached["achieved"], 2),
-        path=_describe(report, clock),
+        path=critical_path(report, clock),
         comb=report["utilization"]["TRELLIS_COMB"]["used"],
     )
 
@@ -376,7 +383,7 @@ def _place(made: Netlist, seed: int, aim: Aim, device: Device, stem: str) -> Non
     pull = Attraction.load(made.attraction)
     chosen = anneal(pull, sites(device, directory), seed)
     sited = directory / f"{stem}-netlist.json"
-    fix_macros(made.json, sited, pull, chosen)
+    fix_macros(made.json, sited, pull, chosen, others={_CLOCK: device.clock_site})
     run_tool(
         "nextpnr",
         f"--{device.size}",

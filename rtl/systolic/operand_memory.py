@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import copies
 from ..stream.ram import BlockRam
 
 __all__ = ["OperandMemory", "Rotate"]
@@ -59,16 +60,17 @@ class Rotate(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         row: list[Value] = [self.i[k] for k in range(self._lanes)]
-        by: Value = self.by
+        # Of each lane: one register would have to reach the choices of all.
+        by: list[Value] = [self.by] * self._lanes
         on = delayed(m, "on", self.on, self.latency - 1)
         for stage in range(self.latency):
             # The coarse bits first: what is left to choose then lies near.
             low = 2 * (self.latency - 1 - stage)
             step = 1 << low
-            choice = by[low:]
             after = []
             for k in range(self._lanes):
                 lane = Signal(self._shape, name=f"lane_{stage}_{k}", reset_less=True)
+                choice = by[k][low:]
                 choices = [row[(k + j * step) % self._lanes] for j in range(1 << len(choice))]
                 m.d.sync += lane.eq(Array(choices)[choice])
                 if stage == self.latency - 1:
@@ -76,9 +78,7 @@ class Rotate(wiring.Component):
                         m.d.sync += lane.eq(0)
                 after.append(lane)
             if low:
-                rest = Signal(low, name=f"by_{stage}", reset_less=True)
-                m.d.sync += rest.eq(by[:low])
-                by = rest
+                by = copies(m, f"by_{stage}", by[0][:low], self._lanes)
             row = after
         m.d.comb += [self.o[k].eq(row[k]) for k in range(self._lanes)]
         return m

@@ -24,9 +24,9 @@ class PartialSums(wiring.Component):
 
     ``read`` and ``write`` are rows of their own: the first tile of a sum reads the row in which its bias stands, every
     later one the row that the one before has written. The command of a row comes `lead` clocks before the row, as the
-    RAM and the choice behind it take that long; ``o`` comes one clock after ``i``. A row a clock, no stall. **Contract
-    of the user**: what is read `lead` + 1 clocks after the command that writes it is looked at by nobody; later it is
-    the new row.
+    RAM, a register in front of it and the choice behind it take that long; ``o`` comes one clock after ``i``. A row a
+    clock, no stall. **Contract of the user**: what is read `lead` clocks after the command that writes it is looked at
+    by nobody; later it is the new row.
 
     A sum that does not fit wraps, and ``overflow`` says so a clock after the row.
 
@@ -54,7 +54,7 @@ class PartialSums(wiring.Component):
         If a row that comes is wider than one that leaves, there is no lane or row, or the family is unknown.
     """
 
-    lead = BlockRam.latency + 1
+    lead = 1 + BlockRam.latency + 1
     latency = 1
 
     def __init__(self, lanes: int, rows: int, narrow: int, wide: int, *, family: str = "generic") -> None:
@@ -79,7 +79,7 @@ class PartialSums(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.ram = ram = BlockRam(self._lanes * self._wide, self._rows, family=self._family)
-        ahead = delayed(m, "add", self.command.add, BlockRam.latency - 1)
+        ahead = delayed(m, "add", self.command.add, self.lead - 2)
         adds = enables(m, "adds", ahead, self._lanes)
         keep = delayed(m, "keep", self.command.keep, self.lead + self.latency, reset=True)
         write = delayed(m, "write", self.command.write, self.lead + self.latency)
@@ -100,7 +100,7 @@ class PartialSums(wiring.Component):
             totals.append(total)
         m.d.sync += self.overflow.eq(Cat(wrapped).any())
         m.d.comb += [
-            ram.read_row.eq(self.command.read),
+            ram.read_row.eq(delayed(m, "read", self.command.read, 1)),
             ram.write_row.eq(write),
             ram.write.eq(keep),
             ram.write_data.eq(Cat(totals)),

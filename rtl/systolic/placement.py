@@ -20,16 +20,22 @@ PARTS = tuple(_BLOCKS)
 """Sizes of the LFE5U that a table is there for."""
 
 
-def largest(part: str) -> ArrayBuild:
-    """The array that takes every multiplier of a part: four rows a row of blocks, one column a block."""
+def largest(part: str, *, packed: bool = False) -> ArrayBuild:
+    """The array that takes every multiplier of a part: four rows a row of blocks, one column of them, or of pairs of
+    columns if it is packed, a block.
+    """
     rows, columns = _BLOCKS[_known(part)]
     return ArrayBuild(
-        rows=len(_OF_A_BLOCK) * len(rows), columns=len(columns), band=len(_OF_A_BLOCK), family="ecp5"
+        rows=len(_OF_A_BLOCK) * len(rows),
+        columns=len(columns) * (2 if packed else 1),
+        band=len(_OF_A_BLOCK),
+        family="ecp5",
+        packed=packed,
     )
 
 
 def sites(part: str, build: ArrayBuild) -> Callable[[int, int], str]:
-    """``site(r, c)``: nextpnr's name of the place of an element's multiplier, for a mesh of this build.
+    """``site(r, c)``: nextpnr's name of the place of an element's multiplier, for a mesh of this build; c counts them.
 
     Four rows of elements take a row of DSP blocks, a column of elements one block in each; what goes south from one row
     of blocks to the next crosses the chip, so the build has bands of four rows.
@@ -41,7 +47,7 @@ def sites(part: str, build: ArrayBuild) -> Callable[[int, int], str]:
 
     Source: places of MULT18X18D in the database of nextpnr 0.11.1 (Project Trellis).
     """
-    most = largest(part)
+    most = largest(part, packed=build.packed)
     if build.rows > most.rows or build.columns > most.columns:
         raise ValueError(
             f"an array of {build.rows} x {build.columns} is larger than the {most.rows} x {most.columns} "

@@ -37,7 +37,7 @@ class Pool(wiring.Component):
     o : Out(ArrayLayout(build.word, columns))
     """
 
-    latency = 3
+    latency = 4
 
     def __init__(self, build: ArrayBuild) -> None:
         self._build = build
@@ -58,24 +58,40 @@ class Pool(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         build = self._build
-        tap, route = (delayed(m, name, getattr(self, name), 1) for name in ("tap", "route"))
+        taps = [self.tap]
+        for clock in (1, 2):
+            taps.append(delayed(m, f"tap_{clock}", taps[-1], 1))
+        route = delayed(m, "route", self.route, 2)
         first = enables(m, "first", self.first, build.columns)
-        last = delayed(m, "last", self.last, 1, reset=True)
-        argmax = delayed(m, "argmax", self.argmax, 2)
+        last = delayed(m, "last", self.last, 2, reset=True)
+        argmax = delayed(m, "argmax", self.argmax, 3)
+        # Codes with their sign turned round are in the order of unsigned numbers, compared in one carry chain.
+        sign = 1 << (build.operand - 1)
         for k in range(build.columns):
+
+            def register(name: str, k: int = k) -> Signal:
+                return Signal(build.operand, name=f"{name}_{k}", reset_less=True)
+
             # 1: what comes out of the memories.
-            i, number, best = (
-                Signal(build.word, name=f"{name}_{k}", reset_less=True) for name in ("i", "number", "best")
-            )
-            m.d.sync += [i.eq(self.i[k]), number.eq(self.numbers[k])]
+            i, number = register("i"), register("number")
+            m.d.sync += [i.eq(self.i[k].as_unsigned() ^ sign), number.eq(self.numbers[k])]
             # 2: the largest so far.
-            at = Signal(build.operand, name=f"at_{k}", reset_less=True)
-            with m.If(first[k] | (i > best)):
-                m.d.sync += [best.eq(i), at.eq(tap)]
+            best, replaced = register("best"), Signal(name=f"replaced_{k}", reset_less=True)
+            replaces = Signal(name=f"replaces_{k}")
+            m.d.comb += replaces.eq(first[k] | (i > best))
+            m.d.sync += replaced.eq(replaces)
+            with m.If(replaces):
+                m.d.sync += best.eq(i)
+            same = Signal(name=f"same_{k}", reset_less=True)
+            m.d.sync += same.eq(number == taps[1])
+            # 3: where it stood.
+            largest, at = register("largest"), register("at")
             gives = Signal(name=f"gives_{k}")
-            m.d.sync += gives.eq(last & (~route | (number.as_unsigned() == tap)))
-            # 3: the result.
-            o = Signal(build.word, name=f"o_{k}")
-            m.d.sync += o.eq(Mux(gives, Mux(argmax, at.as_signed(), best), 0))
+            m.d.sync += [largest.eq(best), gives.eq(last & (~route | same))]
+            with m.If(replaced):
+                m.d.sync += at.eq(taps[2])
+            # 4: the result.
+            o = register("o")
+            m.d.sync += o.eq(Mux(gives, Mux(argmax, at, largest ^ sign), 0))
             m.d.comb += self.o[k].eq(o)
         return m

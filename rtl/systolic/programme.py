@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Module, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.enable import enables
 from ..stream.ram import BlockRam
 from .build import UnitBuild
 from .descriptor import WORD, Kind, layout
@@ -94,10 +95,12 @@ class Programme(wiring.Component):
             m.d.sync += [row.eq(row + 1), left.eq(left - 1), beyond.eq(row == self._build.programme - 1)]
             with m.If((left == 0) | beyond):
                 m.d.sync += reads.eq(0)
-        # The whole register moves by a word: no word has an enable of its own.
+        # The whole register moves by a word: no word has an enable for itself.
         bits = Signal(self.words * WORD, reset_less=True)
-        with m.If(arrives[-1]):
-            m.d.sync += bits.eq(Cat(bits[WORD:], ram.read_data))
+        moved = Cat(bits[WORD:], ram.read_data)
+        for k, moves in enumerate(enables(m, "arrives", arrives[-2], self.words)):
+            with m.If(moves):
+                m.d.sync += bits.word_select(k, WORD).eq(moved.word_select(k, WORD))
         m.d.comb += self.descriptor.as_value().eq(bits)
         again = self.taken & ~self.descriptor.last
         # The kind comes with the first word, and is looked at by the time of the last.

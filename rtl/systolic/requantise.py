@@ -9,7 +9,6 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
-from ..stream.enable import COPIES, copies
 
 __all__ = ["BRANCH", "Requantise", "chosen", "settings"]
 
@@ -43,21 +42,18 @@ def chosen(total: int, *, shift: int = 0, leak: int = 0, relu: int = 0, top: int
 
 
 class _Settings:
-    """The settings of some lanes, when each is needed: ``coarse``, ``adjoint`` with the sums, then ``fine``, ``relu``,
+    """The settings when each is needed: ``amounts``, ``adjoint`` with the sums, then ``relu``,
     ``backward``, then ``most``.
     """
 
-    def __init__(self, m: Module, group: int, shape: data.StructLayout, told: Value) -> None:
+    def __init__(self, m: Module, shape: data.StructLayout, told: Value) -> None:
         how: Any = data.View(shape, told[:-1])
         self.adjoint = told[-1]
-        self.coarse = how.upper[3:], how.lower[3:]
-        self.fine = tuple(
-            delayed(m, f"fine_{name}_{group}", getattr(how, name)[:3], 1) for name in ("upper", "lower")
-        )
-        self.relu = delayed(m, f"relu_{group}", how.relu, 1)
-        self.backward = delayed(m, f"backward_{group}", self.adjoint, 1)
+        self.amounts = how.upper, how.lower
+        self.relu = delayed(m, "relu", how.relu, 1)
+        self.backward = delayed(m, "backward", self.adjoint, 1)
         hi = (1 << (how.top.shape().width - 1)) - 1
-        self.most = delayed(m, f"most_{group}", Mux(self.adjoint, hi, how.top), 2)
+        self.most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 3)
 
 
 class Requantise(wiring.Component):
@@ -68,7 +64,7 @@ class Requantise(wiring.Component):
     ReLU. Backward (``adjoint``), the branch is the one that comes in at ``branch_i``, and what does not pass gives 0.
     One rounding, half up, and one saturation in either direction.
 
-    Latency 4, a row a clock, no stall and no reset: what enters invalid leaves invalid. Settings may change with every
+    Latency 6, a row a clock, no stall and no reset: what enters invalid leaves invalid. Settings may change with every
     row; they come `lead` clocks before it, as one register would have to reach the shifters of all lanes.
 
     Parameters
@@ -97,7 +93,7 @@ class Requantise(wiring.Component):
     """
 
     lead = 1
-    latency = 4
+    latency = 6
 
     def __init__(self, lanes: int, total: int, code: int) -> None:
         if lanes < 1:
@@ -119,12 +115,10 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        # 1: the branch, and both shifts coarsely. 2: one of them, finely, with a bit kept for rounding. 3: rounded, and
-        # compared. 4: the code.
-        groups = min(self._lanes, 2 * COPIES)
-        told = copies(m, "told", Cat(self.how, self.adjoint), groups)
-        settings = [_Settings(m, g, self.how.shape(), word) for g, word in enumerate(told)]
-        clips = [self._lane(m, k, settings[k * groups // self._lanes]) for k in range(self._lanes)]
+        # 1: the branch, and so the shift. 2, 3: coarsely, then finely with a bit kept for rounding. 4: rounded, and
+        # compared. 5: whether it saturates. 6: the code.
+        told = _Settings(m, self.how.shape(), delayed(m, "told", Cat(self.how, self.adjoint), self.lead))
+        clips = [self._lane(m, k, told) for k in range(self._lanes)]
         m.d.sync += self.clipped.eq(Cat(clips).any())
         return m
 
@@ -137,44 +131,55 @@ class Requantise(wiring.Component):
             m.d.sync += made.eq(value)
             return made
 
-        # 1. Twice the sum, so that the bit below the code's lowest one is there for every shift.
-        doubled = Cat(Const(0, 1), self.sums[k]).as_signed()
-        shifted = [
-            register(name, doubled >> Cat(Const(0, 3), amount), signed(total + 1))
-            for name, amount in (("upper", told.coarse[0]), ("lower", told.coarse[1]))
-        ]
-        # Of 0 nothing is left by any shift, so that it is not above needs not be known before the branch is noted.
-        above = register("above", Mux(told.adjoint, self.branch_i[k].upper, ~self.sums[k][-1]))
+        # 1. Of 0 nothing is left by any shift, so that it is not above needs not be known before the branch is noted.
+        upper = Mux(told.adjoint, self.branch_i[k].upper, ~self.sums[k][-1])
+        above = register("above", upper)
+        amount = register("amount", Mux(upper, *told.amounts))
+        s = register("sum", self.sums[k])
         some = register("some", Cat(self.sums[k][n : n + 8].any() for n in range(0, total, 8)))
         passed = register("passed", self.branch_i[k].passes)
 
-        # 2. What is too wide for any fine shift is known before it; the rest has few bits.
-        near = min(code + 9, total + 1)
-        kept = Signal(signed(total + 1), name=f"kept_{k}")
-        m.d.comb += kept.eq(Mux(above, shifted[0], shifted[1]))
-        halves = register("halves", kept >> Mux(above, *told.fine), signed(near))
-        signs = ((each[near - 1 :], each[-1].replicate(total + 2 - near)) for each in shifted)
-        beyond = register("beyond", Mux(above, *((each ^ sign).any() for each, sign in signs)))
-        negative = register("negative", kept[-1])
+        # 2. Twice the sum, so that the bit below the code's lowest one is there for every shift.
+        doubled = Cat(Const(0, 1), s).as_signed()
+        coarse = register("coarse", doubled >> Cat(Const(0, 3), amount[3:]), signed(total + 1))
+        fine = register("fine", amount[:3])
         zero = register("zero", Mux(told.backward, ~passed, told.relu & ~above))
-        branch = register("branch", above)
         nothing = register("nothing", ~told.backward & ~some.any())
         rectified = register("rectified", told.relu)
+        branch = register("branch", above)
 
-        # 3. floor(halves / 2 + 1/2) > most, and below lo, without waiting for the sum.
+        # 3. What is too wide for any fine shift is known before it; the rest has few bits.
+        near = min(code + 9, total + 1)
+        halves = register("halves", coarse >> fine, signed(near))
+        beyond = register("beyond", (coarse[near - 1 :] ^ coarse[-1].replicate(total + 2 - near)).any())
+        negative = register("negative", coarse[-1])
+        none = register("none", zero | (nothing & rectified))
+        branch = register("branched", branch & ~nothing)
+
+        # 4. floor(halves / 2 + 1/2) > top, and below lo, without waiting for the sum; of numbers of the same sign, so
+        # that the bits below it decide.
         lo = -(1 << (code - 1))
-        zero = zero | (nothing & rectified)
+        size = halves[:-1]
         rounded = register("rounded", (halves + 1) >> 1, signed(code))
-        over = register("over", ~negative & ~zero & (beyond | (halves > 2 * told.most)))
-        under = register("under", negative & ~zero & (beyond | (halves < 2 * lo - 1)))
-        top = delayed(m, f"top_{k}", told.most, 1)
-        none = register("none", zero)
-        above = register("branched", branch & ~nothing)
+        above_top = register("above_top", size > Cat(Const(0, 1), told.most[:-1]))
+        below_lo = register("below_lo", size < (2 * lo - 1) % (1 << len(size)))
+        beyond = register("beyond_4", beyond)
+        high = register("high", ~negative & ~none)
+        low = register("low", negative & ~none)
+        none = register("gives_none", none)
+        branch = register("branch_4", branch)
 
-        # 4.
-        y = register("y", Mux(none, 0, Mux(over, top, Mux(under, lo, rounded))), signed(code))
+        # 5.
+        is_over, is_under = high & (beyond | above_top), low & (beyond | below_lo)
+        over, under = register("over", is_over), register("under", is_under)
+        inside = register("inside", ~none & ~is_over & ~is_under)
+        rounded = register("rounded_5", rounded)
+        top = delayed(m, f"top_{k}", told.most, 2)
+        branch = register("branch_5", branch)
+
+        # 6.
+        y = register("y", Mux(over, top, Mux(under, lo, Mux(inside, rounded, 0))), signed(code))
         noted = Signal(BRANCH, name=f"noted_{k}", reset_less=True)
-        passes = ~none & ~over & ~under
-        m.d.sync += [noted.passes.eq(passes), noted.upper.eq(above & passes)]
+        m.d.sync += [noted.passes.eq(inside), noted.upper.eq(branch & inside)]
         m.d.comb += [self.codes[k].eq(y), self.branch_o[k].eq(noted)]
         return over | under

@@ -47,9 +47,9 @@ class Results(wiring.Component):
     sums : In(ArrayLayout(array.sum, columns))
         Rows of the array; zeros while no operand moves in it.
     pooled : In(ArrayLayout(array.word, columns))
-        Rows of pools, a clock before they are due, else zeros.
+        Rows of pools, else zeros.
     filled : In(ArrayLayout(signed(total), columns))
-        Rows of FILL, a clock before they are due.
+        Rows of FILL.
     fills : In(1)
         Such a row is there in the next clock.
     emitted : Out(Flow(ArrayLayout(signed(total), columns)))
@@ -57,8 +57,8 @@ class Results(wiring.Component):
     write_at : Out(range(build.elements))
     write : Out(build.lanes)
     write_data : Out(ArrayLayout(array.word, build.lanes))
-    write_to : Out(Memory)
-        Codes for a memory; NONE where there are none.
+    write_next : Out(Memory)
+        Where codes go in the next clock; NONE where there are none.
     result : Out(1)
         In this clock codes leave, or sums of dW are written.
     overflow, clipped : Out(1)
@@ -76,7 +76,7 @@ class Results(wiring.Component):
 
     _before = PartialSums.lead + PartialSums.latency  # from a step of the loops to the sum
     _behind = _before + Requantise.latency  # and to the codes
-    lead = 1 + PartialSums.lead
+    lead = PartialSums.lead  # a clock for the step, and a row has a register before it is added
     latency = 1 + _behind
     emits = 1 + _before
     follows = PartialSums.latency + Scale.latency + 1
@@ -102,7 +102,7 @@ class Results(wiring.Component):
                 "write_at": Out(range(build.elements)),
                 "write": Out(build.lanes),
                 "write_data": Out(data.ArrayLayout(array.word, build.lanes)),
-                "write_to": Out(Memory, init=Memory.NONE),  # pyright: ignore[reportCallIssue]
+                "write_next": Out(Memory, init=Memory.NONE),  # pyright: ignore[reportCallIssue]
                 "result": Out(1),
                 "overflow": Out(1),
                 "clipped": Out(1),
@@ -200,9 +200,9 @@ class Results(wiring.Component):
         # At most one of the four is not zero.
         fills = enables(m, "fills", self.fills, build.array.columns)
         for k in range(build.array.columns):
-            beside = Signal(signed(build.total), name=f"beside_{k}", reset_less=True)
-            m.d.sync += beside.eq(self.pooled[k] | scale.o[k] | Mux(fills[k], self.filled[k], 0))
-            m.d.comb += sums.i[k].eq(self.sums[k] | beside)
+            i = Signal(signed(build.total), name=f"i_{k}", reset_less=True)
+            m.d.sync += i.eq(self.sums[k] | self.pooled[k] | scale.o[k] | Mux(fills[k], self.filled[k], 0))
+            m.d.comb += sums.i[k].eq(i)
         m.d.comb += self.overflow.eq(sums.overflow & delayed(m, "adds", step, self._before + 1, reset=True))
         return sums
 
@@ -260,8 +260,8 @@ class Results(wiring.Component):
         m.d.sync += [
             writes.eq(nearly & (to != Memory.NONE)),
             self.write.eq(Mux(nearly, Cat(k < number for k in range(build.lanes)), 0)),
-            self.write_to.eq(Mux(nearly, to, Memory.NONE)),
         ]
+        m.d.comb += self.write_next.eq(Mux(nearly, to, Memory.NONE))
         codes_at = address("codes", now.codes, len(self.write_at))
         branches_at = address("branches", now.branches, len(ram.read_row))
         behind = self._behind - Affine.latency

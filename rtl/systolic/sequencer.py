@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.delay import delayed
 from .build import UnitBuild
 from .descriptor import INNER, ROWS, Kind, Memory, layout
 from .skew import SLOT
@@ -38,7 +39,7 @@ class _Walk(wiring.Component):
     took : Out(1)
         It is taken, and not gone.
     go : In(1)
-        A row in this clock. ``at`` is its address a clock later.
+        A row in this clock. ``at`` is its address `Affine.latency` clocks later.
     done : In(1)
         The descriptor ends with this clock.
     ready, moves : Out(1)
@@ -47,6 +48,8 @@ class _Walk(wiring.Component):
         Changes with every descriptor.
     kind, fence, source, tile : Out
         Of the descriptor.
+    dx, dw : Out(1)
+        It is of this kind.
     tile_begins, tile_ends, all_ends : Out(1)
         The present row is the first or last one of its tile, the last of the descriptor.
     on : Out(build.lanes)
@@ -70,6 +73,8 @@ class _Walk(wiring.Component):
                 "moves": Out(1),
                 "turn": Out(1),
                 "kind": Out(Kind),
+                "dx": Out(1),
+                "dw": Out(1),
                 "fence": Out(1),
                 "source": Out(Memory),
                 "tile": Out(build.count),
@@ -98,6 +103,8 @@ class _Walk(wiring.Component):
             m.d.sync += [
                 nest.eq(part),
                 self.kind.eq(self.descriptor.kind),
+                self.dx.eq(self.descriptor.kind == Kind.DX),
+                self.dw.eq(self.descriptor.kind == Kind.DW),
                 self.fence.eq(self.descriptor.fence),
             ]
         with m.If(takes):
@@ -132,7 +139,7 @@ class _Walk(wiring.Component):
         tail = Signal(build.lanes, reset_less=True)
         m.d.sync += tail.eq(Cat(k < nest.tail for k in range(build.lanes)))
         if self._leads:
-            whole = Mux(self.kind == Kind.DX, (1 << array.rows) - 1, (1 << array.columns) - 1)
+            whole = Mux(self.dx, (1 << array.rows) - 1, (1 << array.columns) - 1)
             m.d.comb += [self.on.eq(Mux(loops.last[_OUTER], tail, whole)), self.tile.eq(nest.tile)]
         else:
             whole = Mux(_product(self.kind), (1 << array.rows) - 1, (1 << build.lanes) - 1)
@@ -248,22 +255,20 @@ class Sequencer(wiring.Component):
                 walk.release.eq(self.release),
             ]
         m.d.comb += [self.taken.eq(v.took & h.took), self.active.eq(~v.empty | ~h.empty)]
-        dx, dw = v.kind == Kind.DX, v.kind == Kind.DW
+        dx, dw = v.dx, v.dw
 
         # The tile of h: its rows come without a gap, and those after the nest's last one are empty.
         begins = Signal()  # its first row comes in the next clock
-        # Rows left after the present one, less one: below zero with the last.
-        running, left, padding = Signal(), Signal(signed(self._build.count + 1)), Signal()
+        # Rows left after the present one, less one: below zero with the last. It flows until the nest's last row.
+        running, left, flows = Signal(), Signal(signed(self._build.count + 1)), Signal()
         ends = Signal()
         m.d.comb += ends.eq(running & left[-1])
         with m.If(begins):
-            m.d.sync += [running.eq(1), left.eq(v.tile - 1), padding.eq(0)]
-        with m.Elif(running):
-            m.d.sync += left.eq(left - 1)
-            with m.If(ends):
-                m.d.sync += running.eq(0)
-            with m.If(h.tile_ends):
-                m.d.sync += padding.eq(1)
+            m.d.sync += [running.eq(1), flows.eq(1), left.eq(v.tile - 1)]
+        with m.Else():
+            m.d.sync += [running.eq(running & ~ends), flows.eq(flows & ~ends & ~h.tile_ends)]
+            with m.If(running):
+                m.d.sync += left.eq(left - 1)
         over = Signal()
         with m.If(h.done):
             m.d.sync += over.eq(0)
@@ -298,51 +303,58 @@ class Sequencer(wiring.Component):
             m.d.sync += clear.eq(1)
         single = h.kind == Kind.ROUTE  # each row is a window by itself
         m.d.comb += [
-            h.go.eq((running & ~padding) | other),
+            h.go.eq(flows | other),
             h.done.eq((ends & over) | ((ends | other) & h.all_ends)),
         ]
 
         # v may begin when what h has left takes no longer than v leads by, so that h goes on without a gap.
-        lead = self._build.lead
+        leads = Signal(range(max(self._build.lead.values()) + 1))
+        m.d.sync += leads.eq(Mux(dx, self._build.lead["dx"], self._build.lead["y"]))
         within, fresh, after_stationary = Signal(), Signal(init=1), Signal()
+        starts, begun = Signal(), Signal()
+        m.d.comb += begun.eq(within & v.tile_ends)
 
-        def left_at_most(fewer: int) -> Value:
-            """Whether in the next clock h has at most the lead, less some, rows left."""
-            return ~running | (left < Mux(dx, lead["dx"], lead["y"]) - fewer)
+        def left_below(name: str, rows: Value) -> Value:
+            """``~running | (left < rows)``, compared a clock before, and what concerns a new tile long before."""
+            tile, near = Signal(name=f"tile_{name}"), Signal(name=name)
+            m.d.sync += [tile.eq(v.tile <= rows), near.eq(Mux(begun, tile, left <= rows))]
+            return ~running | near
 
-        again, anew = Signal(), Signal()
-        with m.If(begins):
-            m.d.sync += [again.eq(Mux(dx, v.tile < lead["dx"], v.tile < lead["y"])), anew.eq(0)]
-        with m.Else():
-            m.d.sync += [again.eq(left_at_most(0)), anew.eq(left_at_most(2))]
+        again, anew = left_below("again", leads), left_below("anew", leads - 2)
+        short = Signal()
+        m.d.sync += short.eq(v.tile < leads)
         # While the last sums of dW leave, v of the mesh cannot come from the west.
         array = self._build.array
         wait = max(array.rows - 2, array.rows - array.columns, 0)
-        settling = Signal(range(wait + 1))
-        drains = Signal()
-        m.d.sync += drains.eq(ends & (h.kind == Kind.DW))
-        with m.If(ends & (h.kind == Kind.DW)):
-            m.d.sync += settling.eq(wait)
+        drains, settling = Signal(), Signal(range(wait + 1))
+        m.d.sync += drains.eq(ends & h.dw)
+        with m.If(drains):
+            m.d.sync += settling.eq(max(wait - 1, 0))
         with m.Elif(settling != 0):
             m.d.sync += settling.eq(settling - 1)
-        # Looked at a clock late: whoever waits for h to be alone loses a clock, and none is lost between others.
-        alone, chains, accumulates = Signal(), Signal(), Signal()
-        m.d.sync += [
-            alone.eq(
-                (v.turn == h.turn) & h.ready & ~running & (~v.fence | self.landed) & ~(dx & (settling != 0))
-            ),
+        settles = (drains | (settling != 0)) if wait else Const(0)
+        # Looked at a clock before a tile starts: whoever waits for h to be alone loses it, and between others none is
+        # lost.
+        alone, chains, may = Signal(), Signal(), Signal()
+        m.d.comb += [
+            alone.eq((v.turn == h.turn) & h.ready & ~running & (~v.fence | self.landed) & ~(dx & settles)),
             chains.eq(after_stationary & ~dw & ~v.fence),
-            accumulates.eq(dw),
         ]
-        starts, skips = Signal(), Signal()
+        with m.If(fresh):
+            m.d.sync += may.eq(Mux(chains, anew, alone))
+        with m.Elif(dw):
+            m.d.sync += may.eq(~running | ends)
+        with m.Else():
+            m.d.sync += may.eq(Mux(begun, short, again))
+        with m.If(starts):
+            m.d.sync += may.eq(0)
+        skips = Signal()
         m.d.comb += [
             skips.eq(v.ready & ~v.moves),
-            starts.eq(
-                v.moves & ~within & Mux(fresh, Mux(chains, anew, alone), Mux(accumulates, ~running, again))
-            ),
+            starts.eq(v.moves & ~within & may),
             v.go.eq(starts | within),
             v.done.eq((v.go & v.all_ends) | skips),
-            begins.eq(Mux(accumulates, starts, v.go & v.tile_ends)),
+            begins.eq(Mux(dw, starts, v.go & v.tile_ends)),
         ]
         with m.If(v.go):
             m.d.sync += within.eq(~v.tile_ends)
@@ -351,34 +363,35 @@ class Sequencer(wiring.Component):
         with m.Elif(starts):
             m.d.sync += fresh.eq(0)
 
-        # A clock later, beside the addresses.
+        # Later, beside the addresses.
         first_row = Signal()
-        m.d.sync += [
-            first_row.eq(begins),
-            self.kind.eq(h.kind),
-            self.v_kind.eq(v.kind),
-            self.h_on.eq(Mux(h.go, h.on, 0)),
-            self.v_on.eq(v.on),
-            self.slot.load.eq(running & (first_row | (h.kind == Kind.DW))),
-            self.slot.keep.eq(running & (h.kind == Kind.DW)),
-            self.slot.drain.eq(drains | (starts & dw)),
-            self.slot.west.eq(v.go & dx),
-            self.row.eq(running & (h.kind != Kind.DW)),
-            self.drain.eq(drains),
-            self.other.eq(other),
-            self.ends.eq(h.all_ends),
-            self.window.eq(h.tile_begins | single),
-            self.gives.eq(other & _pools(h.kind) & (h.tile_ends | single)),
-            self.moves.eq(running & ~padding),
-            self.weights.eq(~running & v.go & ~dw),
-            self.blocked.eq(h.ready & ~h.moves & ~other),
-            self.h_from.eq(
-                Mux(
-                    h.moves,
-                    Mux(h.kind == Kind.DX, Memory.COTANGENTS, Memory.ACTIVATIONS),
-                    Mux(other, h.source, 0),
-                )
-            ),
-        ]
+        m.d.sync += first_row.eq(begins)
+        slot = {
+            "load": running & (first_row | h.dw),
+            "keep": running & h.dw,
+            "drain": drains | (starts & dw),
+            "west": v.go & dx,
+        }
+        beside: dict[str, ValueLike] = {
+            "kind": h.kind,
+            "v_kind": v.kind,
+            "v_on": v.on,
+            "slot": Cat(slot[name] for name, _ in SLOT),
+            "row": running & ~h.dw,
+            "drain": drains,
+            "other": other,
+            "ends": h.all_ends,
+            "window": h.tile_begins | single,
+            "gives": other & _pools(h.kind) & (h.tile_ends | single),
+            "moves": flows,
+            "weights": ~running & v.go & ~dw,
+            "blocked": h.ready & ~h.moves & ~other,
+            "h_from": Mux(h.moves, Mux(h.dx, Memory.COTANGENTS, Memory.ACTIVATIONS), Mux(other, h.source, 0)),
+        }
+        for name, value in beside.items():
+            later = delayed(m, name, Value.cast(value), Affine.latency, reset=True)
+            m.d.comb += Value.cast(getattr(self, name)).eq(later)
+        h_on = delayed(m, "h_on", h.on, Affine.latency - 1)
+        m.d.sync += self.h_on.eq(Mux(delayed(m, "h_goes", h.go, Affine.latency - 1, reset=True), h_on, 0))
         m.d.comb += [self.h_at.eq(h.at), self.v_at.eq(v.at), self.tap.eq(h.tap)]
         return m

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
 from ..stream.fifo import FlowFifo
+from ..stream.reset import ResetLater
 from .array import SystolicArray
 from .build import UnitBuild
 from .descriptor import WORD, Kind, Memory
@@ -18,6 +19,7 @@ from .pool import Pool
 from .programme import Programme
 from .results import Results
 from .sequencer import Sequencer
+from .walk import Affine
 
 __all__ = ["EVENTS", "ArrayUnit", "load"]
 
@@ -41,7 +43,7 @@ def load(build: UnitBuild) -> data.StructLayout:
 
 def _leaving(shape: ShapeLike, flight: int) -> FlowFifo:
     """Catches rows that come so many clocks after they were sent for, a row a clock."""
-    flight += 3  # the room that is seen, the row that is read, and the entry
+    flight += 2 + Affine.latency  # the room that is seen, the row that is read, and the entry
     return FlowFifo(data.StructLayout({"row": shape, "last": 1}), 2 * flight + 3, flight)
 
 
@@ -87,7 +89,7 @@ class ArrayUnit(wiring.Component):
         In this clock the programme ends early (:class:`~pullback.rtl.systolic.programme.Programme`).
     stored : Out(stream.Signature(ArrayLayout(array.word, lanes)))
     filled : In(stream.Signature(ArrayLayout(signed(total), columns)))
-        A row in six clocks at most.
+        A row in eight clocks at most.
     emitted : Out(stream.Signature(ArrayLayout(signed(total), columns)))
     stored_last, emitted_last : Out(1)
         What is offered there is the last row of its job.
@@ -154,11 +156,12 @@ class ArrayUnit(wiring.Component):
         build, array = self._build, self._array
         rows, columns = build.array.rows, build.array.columns
         m.submodules.programme = programme = Programme(build)
-        m.submodules.sequencer = sequencer = Sequencer(build)
-        m.submodules.array = array
-        m.submodules.results = results = Results(build)
+        sequencer, results = Sequencer(build), Results(build)
+        # What a programme reaches clocks after it begins.
+        for name, part in (("sequencer", sequencer), ("array", array), ("results", results)):
+            m.submodules[name] = ResetLater(part)
         for memory, ram in self._memories.items():
-            m.submodules[memory.name.lower()] = ram
+            m.submodules[memory.name.lower()] = ResetLater(ram)
         activations, cotangents, weights = self._memories.values()
 
         took = sequencer.taken & results.taken
@@ -205,7 +208,8 @@ class ArrayUnit(wiring.Component):
         source = delayed(m, "source", sequencer.h_from.as_value(), self._read)
         read = Signal(self.stored.payload.shape())
         m.d.comb += read.eq(Mux(source[1], weights.o, Mux(source[0], cotangents.o, activations.o)))
-        m.submodules.pool = pool = Pool(build.array)
+        pool = Pool(build.array)
+        m.submodules.pool = ResetLater(pool)
         m.d.comb += [
             pool.tap.eq(delayed(m, "tap", sequencer.tap, self._read)),
             pool.first.eq(delayed(m, "window", sequencer.window, self._read)),
@@ -223,9 +227,7 @@ class ArrayUnit(wiring.Component):
         m.d.comb += [
             results.row.eq(
                 delayed(m, "row", sequencer.row, announced, reset=True)
-                | delayed(
-                    m, "gives", sequencer.gives, self._read + Pool.latency + 1 - Results.lead, reset=True
-                )
+                | delayed(m, "gives", sequencer.gives, self._read + Pool.latency - Results.lead, reset=True)
                 | beside
             ),
             results.drain.eq(delayed(m, "drain", sequencer.drain, announced, reset=True)),
@@ -234,7 +236,8 @@ class ArrayUnit(wiring.Component):
         m.d.comb += [results.sums.eq(array.o), results.pooled.eq(pool.o)]
         ready = []
         for memory, ram in self._memories.items():
-            mine = results.write_to == memory
+            mine = Signal(name=f"{memory.name.lower()}_mine")
+            m.d.sync += mine.eq(results.write_next == memory)
             at = Mux(mine, results.write_at, self.load.payload.at)
             row = Mux(mine, results.write_data.as_value(), self.load.payload.row.as_value())
             m.d.comb += [
@@ -252,14 +255,15 @@ class ArrayUnit(wiring.Component):
 
         # Rows that leave.
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
-        m.submodules.store = store = _leaving(self.stored.payload.shape(), self._read)
+        store = _leaving(self.stored.payload.shape(), self._read + 1)
+        m.submodules.store = ResetLater(store)
         behind = Results.emits + 1
         # A FIFO a column, all in step: the memory of one for whole rows would be as wide as the chip.
         emit = [_leaving(signed(build.total), behind) for _ in range(columns)]
         leaves = delayed(m, "emits", results.emitted.valid, 1, reset=True)
         emit_ends = delayed(m, "emitted_ends", sequencer.ends, behind)
         for c, fifo in enumerate(emit):
-            m.submodules[f"emit_{c}"] = fifo
+            m.submodules[f"emit_{c}"] = ResetLater(fifo)
             m.d.comb += [
                 fifo.i.valid.eq(leaves),
                 fifo.i.payload.row.eq(delayed(m, f"emitted_{c}", results.emitted.payload[c], 1)),
@@ -268,9 +272,9 @@ class ArrayUnit(wiring.Component):
                 self.emitted.payload[c].eq(fifo.o.payload.row),
             ]
         m.d.comb += [
-            store.i.valid.eq(delayed(m, "stored", stored, self._read, reset=True)),
-            store.i.payload.row.eq(read),
-            store.i.payload.last.eq(delayed(m, "stored_ends", sequencer.ends, self._read)),
+            store.i.valid.eq(delayed(m, "stored", stored, self._read + 1, reset=True)),
+            store.i.payload.row.eq(delayed(m, "stored_row", read.as_value(), 1)),
+            store.i.payload.last.eq(delayed(m, "stored_ends", sequencer.ends, self._read + 1)),
             store.o.ready.eq(self.stored.ready),
             self.stored.valid.eq(store.o.valid),
             self.stored.payload.eq(store.o.payload.row),
@@ -283,9 +287,10 @@ class ArrayUnit(wiring.Component):
 
         # Rows that come in: the next one when the one before has been added.
         fills = sequencer.other & (sequencer.kind == Kind.FILL)
-        pause = Signal(3)
-        m.d.sync += pause.eq(Mux(sequencer.fills, 5, Mux(pause == 0, 0, pause - 1)))
-        soon = delayed(m, "fills_soon", fills, Results.lead - 2, reset=True)
+        wait = Results.lead + Affine.latency + 1
+        pause = Signal(range(wait + 1))
+        m.d.sync += pause.eq(Mux(sequencer.fills, wait, Mux(pause == 0, 0, pause - 1)))
+        soon = delayed(m, "fills_soon", fills, Results.lead - 1, reset=True)
         m.d.comb += [
             sequencer.fills.eq(self.filled.valid & (pause == 0)),
             results.filled.eq(self.filled.payload),
@@ -295,7 +300,7 @@ class ArrayUnit(wiring.Component):
 
         # Rows of the array are longer on their way than those that do not pass through it.
         through, past = Signal(range(self.flight + 1)), Signal(range(self.flight + 1))
-        quiet, landed, was_active = Signal(init=1), Signal(init=1), Signal()
+        quiet, landed, was_active = Signal(init=1), Signal(init=1), Signal(Affine.latency)
         # A tile of dW is on its way from its first row on, though only its drain gives results.
         enters = sequencer.row | sequencer.slot.keep | sequencer.drain | sequencer.gives | adds
         m.d.sync += [
@@ -303,9 +308,9 @@ class ArrayUnit(wiring.Component):
             past.eq(Mux(beside, Results.latency + cotangents.write_latency + 1, Mux(past == 0, 0, past - 1))),
             quiet.eq((through == 0) & ~enters),
             landed.eq((through == 0) & (past == 0) & ~enters & ~beside),
-            # The only row of a job is seen to be on its way a clock after the job has ended.
-            was_active.eq(sequencer.active),
-            self.busy.eq(self.go | programme.running | sequencer.active | was_active | ~landed),
+            # The only row of a job is seen to be on its way after the job has ended.
+            was_active.eq(Cat(sequencer.active, was_active)),
+            self.busy.eq(self.go | programme.running | sequencer.active | was_active.any() | ~landed),
         ]
         m.d.comb += [sequencer.quiet.eq(quiet), sequencer.landed.eq(landed)]
         starved = programme.running & ~programme.offered & ~sequencer.active
@@ -316,23 +321,31 @@ class ArrayUnit(wiring.Component):
             self.events.starved.eq(starved),
         ]
         m.d.comb += self.events.result.eq(results.result)
-        for k, event in enumerate([*self.events.as_value(), self.busy]):
-            with m.If(self.go):
-                m.d.sync += self.counts[k].eq(0)
+        # All of it a clock later, as it lies apart. Of no use before ``go``, which clears it.
+        clears = delayed(m, "clears", self.go, 1, reset=True)
+        seen = delayed(m, "seen", Cat(self.events.as_value(), self.busy), 1, reset=True)
+        its_row, its_result = (seen[EVENTS[name].offset] for name in ("row", "result"))
+        counts: list[Signal] = []
+        for k, event in enumerate(seen):
+            counts.append(count := Signal(32, name=f"count_{k}", reset_less=True))
+            with m.If(clears):
+                m.d.sync += count.eq(0)
             with m.Elif(event):
-                m.d.sync += self.counts[k].eq(self.counts[k] + 1)
+                m.d.sync += count.eq(count + 1)
         # Clocks since the first row, this one counted.
-        begun, since = Signal(), Signal(32)
-        with m.If(self.go):
-            m.d.sync += [begun.eq(0), since.eq(1), self.counts[-1].eq(0)]
+        begun = Signal()
+        since, span = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        with m.If(clears):
+            m.d.sync += [begun.eq(0), since.eq(1), span.eq(0)]
         with m.Else():
-            with m.If(begun | self.events.row):
+            with m.If(begun | its_row):
                 m.d.sync += [begun.eq(1), since.eq(since + 1)]
-            with m.If(self.events.result):
-                m.d.sync += self.counts[-1].eq(since)
+            with m.If(its_result):
+                m.d.sync += span.eq(since)
+        m.d.comb += self.counts.eq(Cat(counts, span))
         for name in ("overflow", "clipped"):
             flag = getattr(self, name)
-            with m.If(self.go):
+            with m.If(clears):
                 m.d.sync += flag.eq(0)
             with m.Elif(getattr(results, name)):
                 m.d.sync += flag.eq(1)

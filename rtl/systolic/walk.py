@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
+from ..stream.delay import delayed
 
 __all__ = ["Affine", "Loops"]
 
@@ -16,8 +21,9 @@ class Loops(wiring.Component):
     takes all below it back to 0; a step from the last indices of all levels begins anew. A level has ``rest + 1``
     indices.
 
-    The counters are a step ahead, so every output is a register, and a counter is below zero at its last index: no
-    comparison, and no carry from level to level, lies behind a step.
+    The counters are ahead, so every output is a register, and a counter is below zero at its last index. They move a
+    clock after a step, and what they showed until then is kept: no counter, and no carry from level to level, lies
+    behind a step.
 
     Parameters
     ----------
@@ -68,29 +74,31 @@ class Loops(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        moves = Signal()
-        m.d.sync += self.begin.eq(self.start)
+        moves, moved = Signal(), Signal()
+        m.d.sync += [self.begin.eq(self.start), moved.eq(self.start | moves)]
         m.d.comb += moves.eq(self.begin | self.step)
-        # Of the indices that come next: how many steps a level has left, less one.
+        # How many steps a level has left, less one: of the next indices in the clock after a step, else of those after
+        # these.
         left = [
             Signal(signed(self._width + 1), name=f"left_{k}", reset_less=True) for k in range(self._levels)
         ]
         first = Signal(self._levels, reset_less=True)
         last = Cat(each[-1] for each in left)
+        ends, level = Signal(self._levels), Signal(self._levels)
         for k, counter in enumerate(left):
             most = Signal.like(counter, name=f"most_{k}", reset_less=True)
             ends_below = last[:k].all() if k else Const(1)
+            m.d.comb += [ends[k].eq(last[: k + 1].all()), level[k].eq(ends_below & ~last[k])]
             with m.If(self.idle):
                 m.d.sync += [most.eq(self.rest[k] - 1), counter.eq(self.rest[k] - 1), first[k].eq(1)]
-            with m.Elif(moves & ends_below):
+            with m.Elif(moved & ends_below):
                 m.d.sync += [counter.eq(Mux(last[k], most, counter - 1)), first[k].eq(last[k])]
-            with m.If(moves):
-                m.d.sync += [
-                    self.ends[k].eq(last[: k + 1].all()),
-                    self.level[k].eq(ends_below & ~last[k]),
-                ]
+        found = Cat(first, last, ends, level)
+        kept = Signal.like(found, name="kept", reset_less=True)
+        with m.If(moved):
+            m.d.sync += kept.eq(found)
         with m.If(moves):
-            m.d.sync += [self.first.eq(first), self.last.eq(last)]
+            m.d.sync += Cat(self.first, self.last, self.ends, self.level).eq(Mux(moved, found, kept))
         return m
 
 
@@ -98,8 +106,8 @@ class Affine(wiring.Component):
     """``o = start + sum of stride[k] index[k]``, of the indices of `Loops`, modulo ``2**width``.
 
     A step that advances level k adds ``delta[k] = stride[k] - sum of rest[j] stride[j], j < k``, which the host works
-    out (`deltas`): one adder, whatever the number of levels. ``o`` is the value of the indices of the clock before; one
-    value a clock.
+    out (`deltas`): one adder, whatever the number of levels. ``o`` is the value of the indices of `latency` clocks
+    before; one value a clock.
 
     Parameters
     ----------
@@ -117,7 +125,7 @@ class Affine(wiring.Component):
     o : Out(width)
     """
 
-    latency = 1
+    latency = 2
 
     def __init__(self, levels: int, width: int) -> None:
         if levels < 1 or width < 1:
@@ -146,17 +154,21 @@ class Affine(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        chosen = Signal(self._width)
-        for k in range(self._levels):
-            with m.If(self.level[k]):
-                m.d.comb += chosen.eq(self.delta[k])
-        delta, step, begin = (Signal(width, reset_less=True) for width in (self._width, 1, 1))
+        # A choice among so many takes two clocks.
+        some = []
+        for k in range(0, self._levels, 3):
+            part = Signal(self._width, name=f"delta_{k}", reset_less=True)
+            m.d.sync += part.eq(
+                reduce(
+                    or_, (Mux(self.level[j], self.delta[j], 0) for j in range(k, min(k + 3, self._levels)))
+                )
+            )
+            some.append(part)
+        delta = Signal(self._width, reset_less=True)
+        m.d.sync += delta.eq(reduce(or_, some))
+        step = delayed(m, "step", self.step, 2)
+        begin = delayed(m, "begin", self.begin | (self.step & ~self.level.any()), 2)
         o = Signal(self._width, reset_less=True)
-        m.d.sync += [
-            delta.eq(chosen),
-            step.eq(self.step),
-            begin.eq(self.begin | (self.step & ~self.level.any())),
-        ]
         with m.If(begin):
             m.d.sync += o.eq(self.start)
         with m.Elif(step):

@@ -141,6 +141,14 @@ def test_the_router_insists_on_an_aim(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("size", ["25k", "45k"])
+def test_the_clock_has_a_pin_on_every_part(size, tmp_path):
+    device = Device(size=size, package="CABGA381")
+    made = netlist(Adder(), directory=tmp_path)
+    assert device.clock_site not in made.json.read_text()
+    assert route(made, 1, device=device).fmax > 150
+
+
 def test_wires_are_told_apart_from_bits_of_others():
     # Not ports, nor a name that stands alone.
     core = """\

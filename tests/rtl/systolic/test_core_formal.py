@@ -12,6 +12,7 @@ from amaranth.hdl import Array, Assert, Assume, Cat, Fragment, Module, Mux, Rese
 from amaranth.lib import data
 
 from pullback.rtl.bus.register_file import RegisterFile
+from pullback.rtl.stream.enable import COPIES
 from pullback.rtl.systolic import control
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
 from pullback.rtl.systolic.control import ArrayControl
@@ -269,6 +270,13 @@ class ProgrammeProof(EdgeProof):
         behind = Signal(range(words + 1))
         m.d.comb += behind.eq(came + arrives[0] + arrives[1])
         self.lemma(m, ~reads | reading)
+        # Copies of an enable agree but in the clock after reset, in which nothing is there.
+        begun = Signal()
+        m.d.sync += begun.eq(1)
+        self.lemma(m, begun | ~(dut.running | dut.offered | arrives.any()))
+        for k in range(2 * COPIES):
+            copy = signal_of(inside, f"arrives_{k}")
+            self.lemma(m, ~begun | ((~copy if k >= COPIES else copy) == arrives[1]))
         self.lemma(m, ~ends.any() | reading)
         self.lemma(m, dut.running | ~arrives[0])
         self.lemma(m, ~dut.offered | ~arrives.any())

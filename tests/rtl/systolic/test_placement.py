@@ -14,17 +14,19 @@ from pullback.rtl.systolic.placement import PARTS, largest, sites
 
 @pytest.mark.synthesis
 @pytest.mark.parametrize("part", PARTS)
-def test_every_multiplier_of_the_part_is_taken_once(part, tmp_path):
-    build = largest(part)
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_multiplier_of_the_part_is_taken_once(part, packed, tmp_path):
+    build = largest(part, packed=packed)
     site = sites(part, build)
-    taken = [site(r, c) for r, c in product(range(build.rows), range(build.columns))]
+    columns = build.columns // build.shared
+    taken = [site(r, c) for r, c in product(range(build.rows), range(columns))]
     there = {
         each.bel: each
         for each in sites_of_part(Device(size=part, package="CABGA381"), tmp_path)["MULT18X18D"]
     }
     assert sorted(taken) == sorted(there)
     # Rows of a band and neighbours in a row lie side by side; columns run from left to right.
-    for c in range(build.columns):
+    for c in range(columns):
         for r in range(build.rows):
             here = there[site(r, c)]
             assert here.y == there[site(r - r % 4, c)].y
@@ -37,6 +39,7 @@ def test_every_multiplier_of_the_part_is_taken_once(part, tmp_path):
         ("12k", ArrayBuild(rows=4, columns=4), "size '12k' is unknown; give 25k, 45k, 85k"),
         ("25k", ArrayBuild(rows=5, columns=7), "5 x 7 is larger than the 4 x 7 multipliers of an LFE5U-25F"),
         ("25k", ArrayBuild(rows=4, columns=8), "4 x 8 is larger"),
+        ("25k", ArrayBuild(rows=4, columns=16, packed=True), "4 x 16 is larger than the 4 x 14"),
         ("85k", ArrayBuild(rows=12, columns=13), "band=0; rows of DSP blocks lie apart, so give band=4"),
     ],
 )

@@ -24,6 +24,7 @@ def walk(counts: list[int], strides: list[int], start: int, clocks: int, seed: i
     m.d.comb += [affine.begin.eq(loops.begin), affine.step.eq(loops.step), affine.level.eq(loops.level)]
     rests = [count - 1 for count in counts]
     rng = np.random.default_rng(seed)
+    late = Affine.latency
     nest = [tuple(reversed(indices)) for indices in product(*(range(count) for count in reversed(counts)))]
     want, got = [], []
 
@@ -56,8 +57,8 @@ def walk(counts: list[int], strides: list[int], start: int, clocks: int, seed: i
             level = next((1 << k for k in range(levels) if not last >> k & 1), 0)
             ends = sum((level == 0 or 1 << k < level) << k for k in range(levels))
             shown.append(value)
-            want.append((first, last, ends, level, shown[-2] if len(shown) > 1 else None))
-            address = ctx.get(affine.o) if len(shown) > 1 else None
+            want.append((first, last, ends, level, shown[-1 - late] if len(shown) > late else None))
+            address = ctx.get(affine.o) if len(shown) > late else None
             outputs = (loops.first, loops.last, loops.ends, loops.level)
             got.append((*(ctx.get(each) for each in outputs), address))
             position += step
