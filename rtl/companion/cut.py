@@ -30,4 +30,4 @@ def cut(m: Module, name: str, value: Value, amount: ValueLike, to: Format) -> tu
         how.top.eq(to.hi),
     ]
     narrowed = requantise.codes[0]
-    return (narrowed if to.signed else narrowed[: to.width]), requantise.clipped
+    return (narrowed if to.signed else narrowed[: to.width]), requantise.clipped[0]

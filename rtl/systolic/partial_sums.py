@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..numeric.select_add import SelectAdd
 from ..stream.delay import delayed
 from ..stream.enable import enables
 from ..stream.ram import BlockRam
@@ -20,7 +21,7 @@ def command(rows: int) -> data.StructLayout:
 
 
 class PartialSums(wiring.Component):
-    """``o = i + (add ? memory[read] : 0)``; ``memory[write] = o`` where ``keep``.
+    """``o = i + (add ? memory[read] : 0)``, or ``beside`` in place of ``i``; ``memory[write] = o`` where ``keep``.
 
     ``read`` and ``write`` are rows of their own: the first tile of a sum reads the row in which its bias stands, every
     later one the row that the one before has written. The command of a row comes `lead` clocks before the row, as the
@@ -36,14 +37,17 @@ class PartialSums(wiring.Component):
     rows : int
         Rows of the memory.
     narrow, wide : int
-        Bits of a lane of ``i`` and of ``o``, signed.
+        Bits of a lane of ``i``, and of all else, signed.
     family : str
-        Of the block RAM.
+        Of block RAM and adders.
 
     Members
     -------
     command : In(command(rows))
     i : In(ArrayLayout(signed(narrow), lanes))
+    beside : In(ArrayLayout(signed(wide), lanes))
+    turns : In(1)
+        The next row is that of ``beside``.
     o : Out(ArrayLayout(signed(wide), lanes))
     overflow : Out(1)
         One of the lanes has wrapped.
@@ -71,6 +75,8 @@ class PartialSums(wiring.Component):
             {
                 "command": In(command(rows)),
                 "i": In(data.ArrayLayout(signed(narrow), lanes)),
+                "beside": In(data.ArrayLayout(signed(wide), lanes)),
+                "turns": In(1),
                 "o": Out(data.ArrayLayout(signed(wide), lanes)),
                 "overflow": Out(1),
             }
@@ -81,6 +87,7 @@ class PartialSums(wiring.Component):
         m.submodules.ram = ram = BlockRam(self._lanes * self._wide, self._rows, family=self._family)
         ahead = delayed(m, "add", self.command.add, self.lead - 2)
         adds = enables(m, "adds", ahead, self._lanes)
+        turns = enables(m, "turns", self.turns, self._lanes)
         keep = delayed(m, "keep", self.command.keep, self.lead + self.latency, reset=True)
         write = delayed(m, "write", self.command.write, self.lead + self.latency)
         before = data.View(data.ArrayLayout(signed(self._wide), self._lanes), ram.read_data)
@@ -89,9 +96,17 @@ class PartialSums(wiring.Component):
         for k in range(self._lanes):
             base = Signal(signed(self._wide), name=f"base_{k}", reset_less=True)
             m.d.sync += base.eq(Mux(adds[k], before[k], 0))
-            exact = Signal(signed(self._wide + 1), name=f"exact_{k}")
+            m.submodules[f"adder_{k}"] = adder = SelectAdd(
+                self._wide + 1, signed(self._wide), family=self._family
+            )
+            exact = adder.o
             total = Signal(signed(self._wide), name=f"total_{k}", reset_less=True)
-            m.d.comb += exact.eq(self.i[k] + base)
+            m.d.comb += [
+                adder.a.eq(base),
+                adder.b0.eq(self.i[k]),
+                adder.b1.eq(self.beside[k]),
+                adder.select.eq(turns[k]),
+            ]
             m.d.sync += total.eq(exact)
             # The last bit of the carry chain and its neighbour; whether they differ is seen a clock later.
             top = Signal(name=f"top_{k}", reset_less=True)

@@ -53,7 +53,7 @@ class _Settings:
         self.relu = delayed(m, "relu", how.relu, 1)
         self.backward = delayed(m, "backward", self.adjoint, 1)
         hi = (1 << (how.top.shape().width - 1)) - 1
-        self.most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 3)
+        self.most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 2)
 
 
 class Requantise(wiring.Component):
@@ -64,7 +64,7 @@ class Requantise(wiring.Component):
     ReLU. Backward (``adjoint``), the branch is the one that comes in at ``branch_i``, and what does not pass gives 0.
     One rounding, half up, and one saturation in either direction.
 
-    Latency 6, a row a clock, no stall and no reset: what enters invalid leaves invalid. Settings may change with every
+    Latency 4, a row a clock, no stall and no reset: what enters invalid leaves invalid. Settings may change with every
     row; they come `lead` clocks before it, as one register would have to reach the shifters of all lanes.
 
     Parameters
@@ -83,8 +83,8 @@ class Requantise(wiring.Component):
     sums : In(ArrayLayout(signed(total), lanes))
     branch_i, branch_o : In, Out(ArrayLayout(BRANCH, lanes))
     codes : Out(ArrayLayout(signed(code), lanes))
-    clipped : Out(1)
-        A sum of the row saturated.
+    clipped : Out(lanes)
+        Sums of the row that saturated.
 
     Raises
     ------
@@ -93,7 +93,7 @@ class Requantise(wiring.Component):
     """
 
     lead = 1
-    latency = 6
+    latency = 4
 
     def __init__(self, lanes: int, total: int, code: int) -> None:
         if lanes < 1:
@@ -109,21 +109,20 @@ class Requantise(wiring.Component):
                 "branch_i": In(data.ArrayLayout(BRANCH, lanes)),
                 "branch_o": Out(data.ArrayLayout(BRANCH, lanes)),
                 "codes": Out(data.ArrayLayout(signed(code), lanes)),
-                "clipped": Out(1),
+                "clipped": Out(lanes),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        # 1: the branch, and so the shift. 2, 3: coarsely, then finely with a bit kept for rounding. 4: rounded, and
-        # compared. 5: whether it saturates. 6: the code.
+        # 1: the branch, and shifted coarsely. 2: finely, with a bit kept for rounding. 3: rounded, and compared. 4: the
+        # code.
         told = _Settings(m, self.how.shape(), delayed(m, "told", Cat(self.how, self.adjoint), self.lead))
-        clips = [self._lane(m, k, told) for k in range(self._lanes)]
-        m.d.sync += self.clipped.eq(Cat(clips).any())
+        for k in range(self._lanes):
+            self._lane(m, k, told)
         return m
 
-    def _lane(self, m: Module, k: int, told: _Settings) -> Value:
-        """The code of one sum; whether it saturates, a clock before."""
+    def _lane(self, m: Module, k: int, told: _Settings) -> None:
         total, code = self._total, self._code
 
         def register(name: str, value: Value, shape=None) -> Signal:
@@ -133,53 +132,44 @@ class Requantise(wiring.Component):
 
         # 1. Of 0 nothing is left by any shift, so that it is not above needs not be known before the branch is noted.
         upper = Mux(told.adjoint, self.branch_i[k].upper, ~self.sums[k][-1])
+        amount = Mux(upper, *told.amounts)
+        # Twice the sum, so that the bit below the code's lowest one is there for every shift.
+        doubled = Cat(Const(0, 1), self.sums[k]).as_signed()
+        coarse = register("coarse", doubled >> Cat(Const(0, 3), amount[3:]), signed(total + 1))
+        fine = register("fine", amount[:3])
         above = register("above", upper)
-        amount = register("amount", Mux(upper, *told.amounts))
-        s = register("sum", self.sums[k])
         some = register("some", Cat(self.sums[k][n : n + 8].any() for n in range(0, total, 8)))
         passed = register("passed", self.branch_i[k].passes)
 
-        # 2. Twice the sum, so that the bit below the code's lowest one is there for every shift.
-        doubled = Cat(Const(0, 1), s).as_signed()
-        coarse = register("coarse", doubled >> Cat(Const(0, 3), amount[3:]), signed(total + 1))
-        fine = register("fine", amount[:3])
-        zero = register("zero", Mux(told.backward, ~passed, told.relu & ~above))
-        nothing = register("nothing", ~told.backward & ~some.any())
-        rectified = register("rectified", told.relu)
-        branch = register("branch", above)
-
-        # 3. What is too wide for any fine shift is known before it; the rest has few bits.
+        # 2. What is too wide for any fine shift is known before it; the rest has few bits.
         near = min(code + 9, total + 1)
         halves = register("halves", coarse >> fine, signed(near))
         beyond = register("beyond", (coarse[near - 1 :] ^ coarse[-1].replicate(total + 2 - near)).any())
-        negative = register("negative", coarse[-1])
-        none = register("none", zero | (nothing & rectified))
-        branch = register("branched", branch & ~nothing)
+        below = register("below", coarse[-1])
+        nothing = ~told.backward & ~some.any()
+        none = register("none", Mux(told.backward, ~passed, told.relu & (~above | nothing)))
+        above = register("branch", above & ~nothing)
 
-        # 4. floor(halves / 2 + 1/2) > top, and below lo, without waiting for the sum; of numbers of the same sign, so
+        # 3. floor(halves / 2 + 1/2) > top, or below lo, without waiting for the sum; of numbers of the same sign, so
         # that the bits below it decide.
         lo = -(1 << (code - 1))
         size = halves[:-1]
         rounded = register("rounded", (halves + 1) >> 1, signed(code))
         above_top = register("above_top", size > Cat(Const(0, 1), told.most[:-1]))
         below_lo = register("below_lo", size < (2 * lo - 1) % (1 << len(size)))
-        beyond = register("beyond_4", beyond)
-        high = register("high", ~negative & ~none)
-        low = register("low", negative & ~none)
+        negative = register("negative", below)
+        certain = register("certain", beyond & ~none)
         none = register("gives_none", none)
-        branch = register("branch_4", branch)
+        above = register("branched", above)
+        top = delayed(m, f"top_{k}", told.most, 1)
 
-        # 5.
-        is_over, is_under = high & (beyond | above_top), low & (beyond | below_lo)
-        over, under = register("over", is_over), register("under", is_under)
-        inside = register("inside", ~none & ~is_over & ~is_under)
-        rounded = register("rounded_5", rounded)
-        top = delayed(m, f"top_{k}", told.most, 2)
-        branch = register("branch_5", branch)
-
-        # 6.
-        y = register("y", Mux(over, top, Mux(under, lo, Mux(inside, rounded, 0))), signed(code))
+        # 4.
+        clips = certain | (~none & Mux(negative, below_lo, above_top))
+        y = Mux(clips, Mux(negative, lo, top), Mux(none, 0, rounded))
         noted = Signal(BRANCH, name=f"noted_{k}", reset_less=True)
-        m.d.sync += [noted.passes.eq(inside), noted.upper.eq(branch & inside)]
-        m.d.comb += [self.codes[k].eq(y), self.branch_o[k].eq(noted)]
-        return over | under
+        m.d.sync += [noted.passes.eq(~none & ~clips), noted.upper.eq(above & ~none & ~clips)]
+        m.d.comb += [
+            self.codes[k].eq(register("y", y, signed(code))),
+            self.branch_o[k].eq(noted),
+            self.clipped[k].eq(register("clips", clips)),
+        ]

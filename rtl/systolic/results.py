@@ -47,9 +47,9 @@ class Results(wiring.Component):
     sums : In(ArrayLayout(array.sum, columns))
         Rows of the array; zeros while no operand moves in it.
     pooled : In(ArrayLayout(array.word, columns))
-        Rows of pools, else zeros.
+        Rows of pools, a clock before they are due, else zeros.
     filled : In(ArrayLayout(signed(total), columns))
-        Rows of FILL.
+        Rows of FILL, a clock before they are due.
     fills : In(1)
         Such a row is there in the next clock.
     emitted : Out(Flow(ArrayLayout(signed(total), columns)))
@@ -62,7 +62,7 @@ class Results(wiring.Component):
     result : Out(1)
         In this clock codes leave, or sums of dW are written.
     overflow, clipped : Out(1)
-        In this clock a partial sum wrapped; a code saturated.
+        A partial sum wrapped; a code saturated, a clock before.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Results(wiring.Component):
 
     _before = PartialSums.lead + PartialSums.latency  # from a step of the loops to the sum
     _behind = _before + Requantise.latency  # and to the codes
-    lead = PartialSums.lead  # a clock for the step, and a row has a register before it is added
+    lead = 1 + PartialSums.lead
     latency = 1 + _behind
     emits = 1 + _before
     follows = PartialSums.latency + Scale.latency + 1
@@ -182,7 +182,7 @@ class Results(wiring.Component):
             m.d.sync += bias.eq(bias + 1)
         first = loops.first[_INNER] | dw
         m.submodules.sums = sums = PartialSums(
-            build.array.columns, build.sums, build.total, build.total, family=build.ram
+            build.array.columns, build.sums, build.array.accumulator, build.total, family=build.ram
         )
         m.submodules.scale = scale = Scale(build.array.columns, build.total)
         m.d.comb += [
@@ -197,12 +197,14 @@ class Results(wiring.Component):
             sums.command.write.eq(row),
             sums.command.keep.eq(step & (dw | ~loops.last[_INNER] | now.keep)),
         ]
-        # At most one of the four is not zero.
+        product = (kind == Kind.Y) | (kind == Kind.DX) | (kind == Kind.DW)
+        m.d.comb += sums.turns.eq(delayed(m, "turns", ~product, PartialSums.lead - 1))
+        # At most one of the three is not zero.
         fills = enables(m, "fills", self.fills, build.array.columns)
         for k in range(build.array.columns):
-            i = Signal(signed(build.total), name=f"i_{k}", reset_less=True)
-            m.d.sync += i.eq(self.sums[k] | self.pooled[k] | scale.o[k] | Mux(fills[k], self.filled[k], 0))
-            m.d.comb += sums.i[k].eq(i)
+            beside = Signal(signed(build.total), name=f"beside_{k}", reset_less=True)
+            m.d.sync += beside.eq(self.pooled[k] | scale.o[k] | Mux(fills[k], self.filled[k], 0))
+            m.d.comb += [sums.i[k].eq(self.sums[k]), sums.beside[k].eq(beside)]
         m.d.comb += self.overflow.eq(sums.overflow & delayed(m, "adds", step, self._before + 1, reset=True))
         return sums
 
@@ -271,7 +273,7 @@ class Results(wiring.Component):
             ram.write_data.eq(requantise.branch_o),
             ram.write.eq(notes),
             self.write_at.eq(delayed(m, "codes_at", codes_at, behind)),
-            self.clipped.eq(requantise.clipped & writes),
         ]
+        m.d.sync += self.clipped.eq(requantise.clipped.any() & writes)
         m.d.comb += [self.write_data[k].eq(requantise.codes[k]) for k in range(columns)]
         return writes

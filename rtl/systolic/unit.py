@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from amaranth.hdl import Array, Cat, Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -41,10 +41,23 @@ def load(build: UnitBuild) -> data.StructLayout:
     )
 
 
-def _leaving(shape: ShapeLike, flight: int) -> FlowFifo:
-    """Catches rows that come so many clocks after they were sent for, a row a clock."""
-    flight += 2 + Affine.latency  # the room that is seen, the row that is read, and the entry
-    return FlowFifo(data.StructLayout({"row": shape, "last": 1}), 2 * flight + 3, flight)
+_TOGETHER = 4
+"""Operands of a row that leave through one FIFO."""
+
+
+def _leave(m: Module, name: str, valid: Value, row: list[Value], last: Value, clocks: int) -> list[FlowFifo]:
+    """FIFOs that catch a row a clock, that many clocks after it was sent for: one for every part of it, all in step, as
+    one memory for whole rows would be as wide as the chip. ``last`` goes with the first part.
+    """
+    flight = clocks + 3 + Affine.latency  # the room that is seen, the row that is read, two registers
+    valid = delayed(m, f"{name}_comes", valid, 1, reset=True)
+    fifos = []
+    for k, part in enumerate([Cat(row[0], last), *row[1:]]):
+        fifo = FlowFifo(unsigned(len(part)), 2 * flight + 3, flight)
+        m.submodules[f"{name}_{k}"] = ResetLater(fifo)
+        m.d.comb += [fifo.i.valid.eq(valid), fifo.i.payload.eq(delayed(m, f"{name}_part_{k}", part, 1))]
+        fifos.append(fifo)
+    return fifos
 
 
 class ArrayUnit(wiring.Component):
@@ -227,7 +240,9 @@ class ArrayUnit(wiring.Component):
         m.d.comb += [
             results.row.eq(
                 delayed(m, "row", sequencer.row, announced, reset=True)
-                | delayed(m, "gives", sequencer.gives, self._read + Pool.latency - Results.lead, reset=True)
+                | delayed(
+                    m, "gives", sequencer.gives, self._read + Pool.latency + 1 - Results.lead, reset=True
+                )
                 | beside
             ),
             results.drain.eq(delayed(m, "drain", sequencer.drain, announced, reset=True)),
@@ -255,42 +270,45 @@ class ArrayUnit(wiring.Component):
 
         # Rows that leave.
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
-        store = _leaving(self.stored.payload.shape(), self._read + 1)
-        m.submodules.store = ResetLater(store)
-        behind = Results.emits + 1
-        # A FIFO a column, all in step: the memory of one for whole rows would be as wide as the chip.
-        emit = [_leaving(signed(build.total), behind) for _ in range(columns)]
-        leaves = delayed(m, "emits", results.emitted.valid, 1, reset=True)
-        emit_ends = delayed(m, "emitted_ends", sequencer.ends, behind)
-        for c, fifo in enumerate(emit):
-            m.submodules[f"emit_{c}"] = ResetLater(fifo)
+        stores = _leave(
+            m,
+            "store",
+            delayed(m, "stored", stored, self._read, reset=True),
+            [Cat(read[k : k + _TOGETHER]) for k in range(0, build.lanes, _TOGETHER)],
+            delayed(m, "stored_ends", sequencer.ends, self._read),
+            self._read,
+        )
+        emits = _leave(
+            m,
+            "emit",
+            results.emitted.valid,
+            list(results.emitted.payload),
+            delayed(m, "emitted_ends", sequencer.ends, Results.emits),
+            Results.emits,
+        )
+        for fifos, out, out_last in (
+            (stores, self.stored, self.stored_last),
+            (emits, self.emitted, self.emitted_last),
+        ):
             m.d.comb += [
-                fifo.i.valid.eq(leaves),
-                fifo.i.payload.row.eq(delayed(m, f"emitted_{c}", results.emitted.payload[c], 1)),
-                fifo.i.payload.last.eq(emit_ends),
-                fifo.o.ready.eq(self.emitted.ready),
-                self.emitted.payload[c].eq(fifo.o.payload.row),
+                out.valid.eq(fifos[0].o.valid),
+                Cat(out.payload.as_value(), out_last).eq(
+                    Cat(
+                        fifos[0].o.payload[:-1],
+                        *(fifo.o.payload for fifo in fifos[1:]),
+                        fifos[0].o.payload[-1],
+                    )
+                ),
+                *(fifo.o.ready.eq(out.ready) for fifo in fifos),
             ]
-        m.d.comb += [
-            store.i.valid.eq(delayed(m, "stored", stored, self._read + 1, reset=True)),
-            store.i.payload.row.eq(delayed(m, "stored_row", read.as_value(), 1)),
-            store.i.payload.last.eq(delayed(m, "stored_ends", sequencer.ends, self._read + 1)),
-            store.o.ready.eq(self.stored.ready),
-            self.stored.valid.eq(store.o.valid),
-            self.stored.payload.eq(store.o.payload.row),
-            self.stored_last.eq(store.o.payload.last),
-            self.emitted.valid.eq(emit[0].o.valid),
-            self.emitted_last.eq(emit[0].o.payload.last),
-            sequencer.stores.eq(store.room),
-            sequencer.emits.eq(emit[0].room),
-        ]
+        m.d.comb += [sequencer.stores.eq(stores[0].room), sequencer.emits.eq(emits[0].room)]
 
         # Rows that come in: the next one when the one before has been added.
         fills = sequencer.other & (sequencer.kind == Kind.FILL)
-        wait = Results.lead + Affine.latency + 1
+        wait = Results.lead + Affine.latency
         pause = Signal(range(wait + 1))
         m.d.sync += pause.eq(Mux(sequencer.fills, wait, Mux(pause == 0, 0, pause - 1)))
-        soon = delayed(m, "fills_soon", fills, Results.lead - 1, reset=True)
+        soon = delayed(m, "fills_soon", fills, Results.lead - 2, reset=True)
         m.d.comb += [
             sequencer.fills.eq(self.filled.valid & (pause == 0)),
             results.filled.eq(self.filled.payload),

@@ -12,7 +12,8 @@ from pullback.gen.verilog import simulation_verilog
 from pullback.rtl.systolic.partial_sums import PartialSums, command
 from pullback.sim.bench.waves import pack, play
 
-CELL = (Path(__file__).parents[3] / "sim" / "cells" / "ecp5_dp16kd.v").read_text()
+CELLS = Path(__file__).parents[3] / "sim" / "cells"
+MODELS = {f"{name}.v": (CELLS / f"{name}.v").read_text() for name in ("ecp5_dp16kd", "ecp5_ccu2c")}
 
 # The block's model on Verilator as well takes a build more of every size; it is the same model.
 RUNS = [
@@ -38,6 +39,9 @@ def test_rows_grow(lanes, rows, narrow, wide, family, simulator):
     i = rng.integers(-(1 << (narrow - 1)), 1 << (narrow - 1), (clocks, lanes))
     i[: clocks // 2] >>= 2  # small ones first, then the largest: some rows stay and some wrap
     i[clocks // 2 :: 2] = (1 << (narrow - 1)) - 1
+    beside = rng.integers(-(1 << (wide - 1)), 1 << (wide - 1), (clocks, lanes))
+    beside[::3] >>= 3
+    turns = rng.random(clocks) < 0.3
     fields = {name: rng.integers(0, rows, clocks) for name in ("read", "write")}
     fields |= {name: (rng.random(clocks) < 0.6).astype(int) for name in ("add", "keep")}
     fields["write"][:rows], fields["add"][:rows], fields["keep"][:rows] = np.arange(rows), 0, 1
@@ -58,7 +62,7 @@ def test_rows_grow(lanes, rows, narrow, wide, family, simulator):
         meets = k >= after - 1 and fields["keep"][k - after + 1]
         if meets and fields["add"][k] and k >= rows:
             fields["add"][k] = 0
-        exact = i[k] + (memory[fields["read"][k]] if fields["add"][k] else 0)
+        exact = (beside[k] if turns[k] else i[k]) + (memory[fields["read"][k]] if fields["add"][k] else 0)
         total = wrap(exact, wide)
         want.append(pack(total, wide))
         wrapped.append(int((total != exact).any()))
@@ -71,8 +75,10 @@ def test_rows_grow(lanes, rows, narrow, wide, family, simulator):
     waves = {
         "command": words + [0] * (start + 1),
         "i": [0] * dut.lead + [pack(row, narrow) for row in i] + [0] * 2,
+        "beside": [0] * dut.lead + [pack(row, wide) for row in beside] + [0] * 2,
+        "turns": [0] * (dut.lead - 1) + turns.astype(int).tolist() + [0] * 3,
     }
-    sources = {"core.sv": simulation_verilog(dut)} | ({"cell.v": CELL} if family == "ecp5" else {})
+    sources = {"core.sv": simulation_verilog(dut)} | (MODELS if family == "ecp5" else {})
     shown = play(sources, waves, ["o", "overflow"], simulator)
     assert shown["o"][start:-1] == want
     assert shown["overflow"][start + 1 :] == wrapped

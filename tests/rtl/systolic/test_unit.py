@@ -250,8 +250,8 @@ def formula(build: UnitBuild, product: str, tiles: int, m: int) -> int:
     mesh = (array.rows - 1) + across + array.crossings(array.rows - 1) + 6
     read = 2 + (build.lanes.bit_length()) // 2  # block RAM; rotation by two bits a clock
     if product == "dw":
-        return tiles * (m + 1) - 1 + array.rows + mesh + read + 2
-    return tiles * m + mesh + read + 2 + 6
+        return tiles * (m + 1) - 1 + array.rows + mesh + read + 1
+    return tiles * m + mesh + read + 1 + 4
 
 
 @pytest.mark.parametrize("product", ["y", "dx", "dw"])
