@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, ResetSignal, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -268,7 +268,9 @@ class ArrayUnit(wiring.Component):
             ready.append(~mine)
         m.d.comb += self.load.ready.eq(Array([*ready, 1])[self.load.payload.to.as_value()])
 
-        # Rows that leave.
+        # Rows that leave. Nothing is offered from the clock after a reset begins, though that of the FIFOs comes later.
+        resets = Signal(reset_less=True)
+        m.d.sync += resets.eq(ResetSignal())
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         stores = _leave(
             m,
@@ -291,7 +293,7 @@ class ArrayUnit(wiring.Component):
             (emits, self.emitted, self.emitted_last),
         ):
             m.d.comb += [
-                out.valid.eq(fifos[0].o.valid),
+                out.valid.eq(fifos[0].o.valid & ~resets),
                 Cat(out.payload.as_value(), out_last).eq(
                     Cat(
                         fifos[0].o.payload[:-1],

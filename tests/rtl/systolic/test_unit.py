@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amaranth.hdl import ClockDomain, Module
+from amaranth.sim import Simulator
 
 from pullback.rtl.systolic import tiler
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
 from pullback.rtl.systolic.descriptor import Beginning, Branches, Kind, Memory, encode
 from pullback.rtl.systolic.tiler import Matrix, Nest, tiled, untiled
-from pullback.rtl.systolic.unit import EVENTS
+from pullback.rtl.systolic.unit import EVENTS, ArrayUnit
 from pullback.sim.bench.host import Host
 from pullback.sim.bench.runner import SIMULATORS
 from pullback.sim.bench.waves import unpack
@@ -440,3 +442,39 @@ def test_busy_until_the_last_result():
     results = [k for k, events in enumerate(session.host.seen["events"]) if (events or 0) >> 1 & 1]
     fall = busy.index(0, busy.index(1))
     assert len(results) > 0 and results[-1] < fall and 1 not in busy[fall:]
+
+
+def test_a_reset_takes_back_what_is_offered():
+    """Two clocks of reset while a row waits: it is gone in the second of them, and does not come back."""
+    build = UnitBuild(array=ArrayBuild(rows=2, columns=2), memory=16, sums=16, masks=2, programme=64, count=4)
+    words = encode(build, tiler.emit(build, 0, 6) | {"last": 1})
+    m = Module()
+    m.domains.sync = domain = ClockDomain()
+    m.submodules.unit = unit = ArrayUnit(build)
+    seen = []
+
+    async def bench(ctx):
+        for row, word in enumerate(words):
+            for port, value in ((unit.write, 1), (unit.write_row, row), (unit.write_data, word)):
+                ctx.set(port, value)
+            await ctx.tick()
+        ctx.set(unit.write, 0)
+        for _ in range(2):
+            ctx.set(unit.go, 1)
+            await ctx.tick()
+            ctx.set(unit.go, 0)
+            await ctx.tick().until(unit.emitted.valid)
+            for _ in range(10):
+                await ctx.tick()
+            offers = []
+            for clock in range(40):
+                ctx.set(domain.rst, clock < 2)
+                offers.append(ctx.get(unit.emitted.valid))
+                await ctx.tick()
+            seen.append(offers)
+
+    sim = Simulator(m)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    assert seen == 2 * [[1] + 39 * [0]]
