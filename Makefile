@@ -108,6 +108,7 @@ bench:
 	@$(INSIDE) python bench/utilisation.py $(BENCH)
 	@$(INSIDE) python bench/training.py $(BENCH)
 	@$(INSIDE) python bench/synthesis.py $(BENCH)
+	@$(INSIDE) python bench/families.py $(BENCH)
 	@$(INSIDE) python bench/table.py
 
 clean:

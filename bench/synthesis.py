@@ -150,7 +150,7 @@ def targets(build: Build) -> dict[str, Target]:
         made[f"vjp_core.{demosaic}"] = Target(
             partial(VJPCore, isp(demosaic), build), aim=Aim(96, insist=True)
         )
-    for name, make, aim in (("array", array, Aim(230)), ("unit", unit, Aim(170))):
+    for name, make, aim in (("array", array, Aim(230)), ("unit", unit, Aim(130))):
         for part, packed in (("25f", False), ("85f", False), ("85f", True)):
             made[f"{name}.{part}" + (".packed" if packed else "")] = Target(
                 partial(make, part, packed), aim=aim, device=PARTS[part], apart="element_*"
@@ -223,7 +223,7 @@ def main() -> int:
     parser.add_argument(
         "--frequency",
         type=float,
-        help="MHz to aim at, without insisting (150; VJP cores 96, units 170, arrays 230)",
+        help="MHz to aim at, without insisting (150; VJP cores 96, units 130, arrays 230)",
     )
     parser.add_argument(
         "--clock", type=float, default=175.0, help="MHz that registers are inserted for (175)"

@@ -106,6 +106,36 @@ def synthesis(content: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def families(content: dict[str, Any]) -> str:
+    """The bare array on other chips."""
+    body = []
+    for entry in content.values():
+        clocks = [route["fmax"] for route in entry["routes"].values()]
+        multipliers = sum(n for kind, n in entry["cells"].items() if kind.startswith(("SB_MAC16", "MULT")))
+        tables = sum(n for kind, n in entry["cells"].items() if "LUT" in kind)
+        carries = sum(entry["cells"].get(kind, 0) for kind in ("SB_CARRY", "ALU", "CCU2"))
+        registers = sum(
+            n for kind, n in entry["cells"].items() if kind.startswith(("SB_DFF", "DFF", "FD1P3"))
+        )
+        body.append(
+            [
+                entry["part"],
+                f"{entry['rows']}×{entry['columns']}",
+                *(str(n) for n in (tables, carries, registers, multipliers)),
+                f"{entry['aim']:g}",
+                f"**{entry['fmax']:.1f}**",
+                f"{min(clocks):.1f}–{max(clocks):.1f}",
+                str(len(clocks)),
+            ]
+        )
+    header = ["part", "array", "LUT", "carry", "FF", "multipliers", "aim", "MHz", "range", "seeds"]
+    return (
+        "## The bare array on other chips\n\nIn the same harness, by nextpnr of each family. Its delays of these parts "
+        "were not checked against a data sheet; the Gowin's clock is more than one should expect of the chip.\n\n"
+        + rows(header, body)
+    )
+
+
 def cycles(content: list[dict[str, Any]]) -> str:
     """Cycles per frame and latency."""
     body = [
@@ -253,7 +283,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/figures.md"))
     options = parser.parse_args()
     read = {}
-    for name in ("cycles", "throughput", "twin", "synthesis", "utilisation", "training"):
+    for name in ("cycles", "throughput", "twin", "synthesis", "families", "utilisation", "training"):
         path = options.results / f"{name}.json"
         if path.exists():
             read[name] = json.loads(path.read_text())
@@ -276,6 +306,8 @@ def main() -> int:
         parts.append(twin(read["twin"]))
     if "synthesis" in read:
         parts.append(synthesis(read["synthesis"]))
+    if "families" in read:
+        parts.append(families(read["families"]))
     if "utilisation" in read:
         parts.append(utilisation(read["utilisation"]))
     if "training" in read:
