@@ -304,7 +304,8 @@ class Sequencer(wiring.Component):
         single = h.kind == Kind.ROUTE  # each row is a window by itself
         m.d.comb += [
             h.go.eq(flows | other),
-            h.done.eq((ends & over) | ((ends | other) & h.all_ends)),
+            # Not the last row that waits behind rows of padding.
+            h.done.eq((ends & over) | (((ends & flows) | other) & h.all_ends)),
         ]
 
         # v may begin when what h has left takes no longer than v leads by, so that h goes on without a gap.

@@ -45,12 +45,14 @@ _TOGETHER = 4
 """Operands of a row that leave through one FIFO."""
 
 
-def _leave(m: Module, name: str, valid: Value, row: list[Value], last: Value, clocks: int) -> list[FlowFifo]:
+def _leave(
+    m: Module, late: Module, name: str, valid: Value, row: list[Value], last: Value, clocks: int
+) -> list[FlowFifo]:
     """FIFOs that catch a row a clock, that many clocks after it was sent for: one for every part of it, all in step, as
     one memory for whole rows would be as wide as the chip. ``last`` goes with the first part.
     """
     flight = clocks + 3 + Affine.latency  # the room that is seen, the row that is read, two registers
-    valid = delayed(m, f"{name}_comes", valid, 1, reset=True)
+    valid = delayed(late, f"{name}_comes", valid, 1, reset=True)
     fifos = []
     for k, part in enumerate([Cat(row[0], last), *row[1:]]):
         fifo = FlowFifo(unsigned(len(part)), 2 * flight + 3, flight)
@@ -168,6 +170,9 @@ class ArrayUnit(wiring.Component):
         m = Module()
         build, array = self._build, self._array
         rows, columns = build.array.rows, build.array.columns
+        # Registers whose reset comes later, as that of all parts but the programme does.
+        late = Module()
+        m.submodules.late = ResetLater(late)
         m.submodules.programme = programme = Programme(build)
         sequencer, results = Sequencer(build), Results(build)
         # What a programme reaches clocks after it begins.
@@ -206,7 +211,7 @@ class ArrayUnit(wiring.Component):
             m.d.comb += Cat(memory.read_at, memory.read_on).eq(delayed(m, f"{name}_read", asked, 1))
         turned = delayed(m, "h_from_cotangents", h_from_cotangents, self._read)
         north = delayed(m, "north_from_cotangents", sequencer.v_kind == Kind.DW, self._read)
-        m.d.comb += array.slot.eq(delayed(m, "slot", sequencer.slot.as_value(), self._read, reset=True))
+        m.d.comb += array.slot.eq(delayed(late, "slot", sequencer.slot.as_value(), self._read, reset=True))
         # What is stored must not move through the array: its sums are zero when nothing is computed.
         moves = delayed(m, "moves", sequencer.row | sequencer.slot.keep, self._read)
         for r in range(rows):
@@ -226,7 +231,7 @@ class ArrayUnit(wiring.Component):
         m.d.comb += [
             pool.tap.eq(delayed(m, "tap", sequencer.tap, self._read)),
             pool.first.eq(delayed(m, "window", sequencer.window, self._read)),
-            pool.last.eq(delayed(m, "gives", sequencer.gives, self._read, reset=True)),
+            pool.last.eq(delayed(late, "gives", sequencer.gives, self._read, reset=True)),
             pool.argmax.eq(delayed(m, "argmax", sequencer.kind == Kind.ARGMAX, self._read)),
             pool.route.eq(delayed(m, "route", sequencer.kind == Kind.ROUTE, self._read)),
         ]
@@ -239,13 +244,13 @@ class ArrayUnit(wiring.Component):
         announced = self._read + array.latency - Results.lead
         m.d.comb += [
             results.row.eq(
-                delayed(m, "row", sequencer.row, announced, reset=True)
+                delayed(late, "row", sequencer.row, announced, reset=True)
                 | delayed(
-                    m, "gives", sequencer.gives, self._read + Pool.latency + 1 - Results.lead, reset=True
+                    late, "gives", sequencer.gives, self._read + Pool.latency + 1 - Results.lead, reset=True
                 )
                 | beside
             ),
-            results.drain.eq(delayed(m, "drain", sequencer.drain, announced, reset=True)),
+            results.drain.eq(delayed(late, "drain", sequencer.drain, announced, reset=True)),
             results.adds.eq(adds),
         ]
         m.d.comb += [results.sums.eq(array.o), results.pooled.eq(pool.o)]
@@ -274,14 +279,16 @@ class ArrayUnit(wiring.Component):
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         stores = _leave(
             m,
+            late,
             "store",
-            delayed(m, "stored", stored, self._read, reset=True),
+            delayed(late, "stored", stored, self._read, reset=True),
             [Cat(read[k : k + _TOGETHER]) for k in range(0, build.lanes, _TOGETHER)],
             delayed(m, "stored_ends", sequencer.ends, self._read),
             self._read,
         )
         emits = _leave(
             m,
+            late,
             "emit",
             results.emitted.valid,
             list(results.emitted.payload),
@@ -309,8 +316,8 @@ class ArrayUnit(wiring.Component):
         fills = sequencer.other & (sequencer.kind == Kind.FILL)
         wait = Results.lead + Affine.latency
         pause = Signal(range(wait + 1))
-        m.d.sync += pause.eq(Mux(sequencer.fills, wait, Mux(pause == 0, 0, pause - 1)))
-        soon = delayed(m, "fills_soon", fills, Results.lead - 2, reset=True)
+        late.d.sync += pause.eq(Mux(sequencer.fills, wait, Mux(pause == 0, 0, pause - 1)))
+        soon = delayed(late, "fills_soon", fills, Results.lead - 2, reset=True)
         m.d.comb += [
             sequencer.fills.eq(self.filled.valid & (pause == 0)),
             results.filled.eq(self.filled.payload),
@@ -323,19 +330,19 @@ class ArrayUnit(wiring.Component):
         quiet, landed, was_active = Signal(init=1), Signal(init=1), Signal(Affine.latency)
         # A tile of dW is on its way from its first row on, though only its drain gives results.
         enters = sequencer.row | sequencer.slot.keep | sequencer.drain | sequencer.gives | adds
-        m.d.sync += [
+        late.d.sync += [
             through.eq(Mux(enters, self.flight, Mux(through == 0, 0, through - 1))),
             past.eq(Mux(beside, Results.latency + cotangents.write_latency + 1, Mux(past == 0, 0, past - 1))),
             quiet.eq((through == 0) & ~enters),
             landed.eq((through == 0) & (past == 0) & ~enters & ~beside),
             # The only row of a job is seen to be on its way after the job has ended.
             was_active.eq(Cat(sequencer.active, was_active)),
-            self.busy.eq(self.go | programme.running | sequencer.active | was_active.any() | ~landed),
         ]
+        m.d.sync += self.busy.eq(self.go | programme.running | sequencer.active | was_active.any() | ~landed)
         m.d.comb += [sequencer.quiet.eq(quiet), sequencer.landed.eq(landed)]
         starved = programme.running & ~programme.offered & ~sequencer.active
-        m.d.sync += [
-            self.events.row.eq(delayed(m, "moving", sequencer.moves, 1)),
+        late.d.sync += [
+            self.events.row.eq(delayed(late, "moving", sequencer.moves, 1)),
             self.events.weights.eq(sequencer.weights),
             self.events.blocked.eq(sequencer.blocked),
             self.events.starved.eq(starved),
@@ -343,30 +350,30 @@ class ArrayUnit(wiring.Component):
         m.d.comb += self.events.result.eq(results.result)
         # All of it a clock later, as it lies apart. Of no use before ``go``, which clears it.
         clears = delayed(m, "clears", self.go, 1, reset=True)
-        seen = delayed(m, "seen", Cat(self.events.as_value(), self.busy), 1, reset=True)
+        seen = delayed(late, "seen", Cat(self.events.as_value(), self.busy), 1, reset=True)
         its_row, its_result = (seen[EVENTS[name].offset] for name in ("row", "result"))
         counts: list[Signal] = []
         for k, event in enumerate(seen):
             counts.append(count := Signal(32, name=f"count_{k}", reset_less=True))
-            with m.If(clears):
-                m.d.sync += count.eq(0)
-            with m.Elif(event):
-                m.d.sync += count.eq(count + 1)
+            with late.If(clears):
+                late.d.sync += count.eq(0)
+            with late.Elif(event):
+                late.d.sync += count.eq(count + 1)
         # Clocks since the first row, this one counted.
         begun = Signal()
         since, span = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        with m.If(clears):
-            m.d.sync += [begun.eq(0), since.eq(1), span.eq(0)]
-        with m.Else():
-            with m.If(begun | its_row):
-                m.d.sync += [begun.eq(1), since.eq(since + 1)]
-            with m.If(its_result):
-                m.d.sync += span.eq(since)
+        with late.If(clears):
+            late.d.sync += [begun.eq(0), since.eq(1), span.eq(0)]
+        with late.Else():
+            with late.If(begun | its_row):
+                late.d.sync += [begun.eq(1), since.eq(since + 1)]
+            with late.If(its_result):
+                late.d.sync += span.eq(since)
         m.d.comb += self.counts.eq(Cat(counts, span))
         for name in ("overflow", "clipped"):
             flag = getattr(self, name)
-            with m.If(clears):
-                m.d.sync += flag.eq(0)
-            with m.Elif(getattr(results, name)):
-                m.d.sync += flag.eq(1)
+            with late.If(clears):
+                late.d.sync += flag.eq(0)
+            with late.Elif(getattr(results, name)):
+                late.d.sync += flag.eq(1)
         return m

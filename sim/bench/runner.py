@@ -45,7 +45,7 @@ def _build(folder: Path, sources: Mapping[str, str], top: str, simulator: str) -
         files.append(folder / "ports.vlt")
         files[0].write_text(control)
         arguments = ["--no-public-flat-rw", "--no-timing", "-Wno-lint", "-Wno-style", "-Wno-UNOPTFLAT",
-                     "--output-split", "5000", "-MAKEFLAGS", "OPT_FAST=-O1"]  # fmt: skip
+                     "-Wno-SYMRSVDWORD", "--output-split", "5000", "-MAKEFLAGS", "OPT_FAST=-O1"]  # fmt: skip
     for name, text in sources.items():
         files.append(folder / name)
         files[-1].write_text(text)

@@ -193,6 +193,31 @@ def test_products_in_any_order(rows, columns, packed, simulator):
     print(rows, columns, packed, simulator, dict(sorted(hit.items())))
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(4, 3), (3, 5), (5, 4)])
+def test_dw_of_fewer_rows_than_a_tile_takes(rows, columns):
+    """Tiles of M < R - 1 rows are filled up; the last one of several, with a job behind it, ends no clock too early.
+
+    The walk of such a job was taken for ended with a row that still waited, and the next job hung.
+    """
+    build = unit(rows, columns)
+    session = Session(build, rows)
+    host = session.host
+    k, n = 3 * rows - 1, 2 * columns + 1
+    wanted = []
+    for job, m in enumerate((1, 1, 2, 1, rows, 1)):
+        xs, dys = (session.rng.integers(-128, 128, (m, size)) for size in (k, n))
+        x, dy = Matrix(100 * job, m, k, k), Matrix(100 * job, m, n, n)
+        host.load(Memory.ACTIVATIONS, x, xs)
+        host.load(Memory.COTANGENTS, dy, dys)
+        host.run(tiler.dw(build, x, dy, start=50 * job))
+        wanted.append((50 * job, matmul.dw(xs, dys)))
+    rows_of_sums = 3 * 3 * rows
+    for start, _ in wanted:
+        host.want(tiler.emit(build, start, rows_of_sums), rows_of_sums)
+    for found, (_, want) in zip(host.play(clocks=20_000), wanted, strict=True):
+        np.testing.assert_array_equal(untiled(build, found, k, n), want)
+
+
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_a_layer_forward_and_back(simulator):
     """Two layers with an activation between, from X to both dW; each step waits for the one before by a fence."""
