@@ -242,7 +242,7 @@ class Results(wiring.Component):
             requantise.how.eq(delayed(m, "how", now.how.as_value(), ahead)),
             requantise.adjoint.eq(delayed(m, "adjoint", takes, ahead)),
             requantise.sums.eq(sums.o),
-            requantise.branch_i.eq(ram.read_data),
+            requantise.branch_i.eq(delayed(m, "taken", ram.read_data, 1)),
             self.emitted.valid.eq(delayed(m, "emits", emits, self._before, reset=True)),
         ]
         for k in range(columns):
@@ -268,7 +268,9 @@ class Results(wiring.Component):
         branches_at = address("branches", now.branches, len(ram.read_row))
         behind = self._behind - Affine.latency
         m.d.comb += [
-            ram.read_row.eq(delayed(m, "taken_at", branches_at, self._before - Affine.latency - ram.latency)),
+            ram.read_row.eq(
+                delayed(m, "taken_at", branches_at, self._before - Affine.latency - ram.latency - 1)
+            ),
             ram.write_row.eq(delayed(m, "branches_at", branches_at, behind)),
             ram.write_data.eq(requantise.branch_o),
             ram.write.eq(notes),
