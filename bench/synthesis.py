@@ -262,7 +262,8 @@ def main() -> int:
     def one(name: str, pool: ThreadPoolExecutor) -> None:
         began, target = time.monotonic(), known[name]
         try:
-            before = table.get(name, mark(target), target)
+            stamped = mark(target)
+            before = table.get(name, stamped, target)
             routes = [Route(**each) for each in before.get("routes", ())]
             missing = set(range(1, options.seeds + 1)) - {each.seed for each in routes}
             if not missing:
@@ -273,7 +274,7 @@ def main() -> int:
                 component, directory=work / name, workers=options.workers, apart=target.apart
             )
             entry: dict[str, Any] = {
-                "stamp": mark(target),
+                "stamp": stamped,
                 "device": str(target.device),
                 "aim": asdict(target.aim),
                 "area": asdict(made.area),

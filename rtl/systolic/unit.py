@@ -49,12 +49,12 @@ def _leave(
     m: Module, late: Module, name: str, valid: Value, row: list[Value], last: Value, clocks: int
 ) -> list[FlowFifo]:
     """FIFOs that catch a row a clock, that many clocks after it was sent for: one for every part of it, all in step, as
-    one memory for whole rows would be as wide as the chip. ``last`` goes with the first part.
+    one memory for whole rows would be as wide as the chip. ``last`` goes with the last part.
     """
     flight = clocks + 3 + Affine.latency  # the room that is seen, the row that is read, two registers
     valid = delayed(late, f"{name}_comes", valid, 1, reset=True)
     fifos = []
-    for k, part in enumerate([Cat(row[0], last), *row[1:]]):
+    for k, part in enumerate([*row[:-1], Cat(row[-1], last)]):
         fifo = FlowFifo(unsigned(len(part)), 2 * flight + 3, flight)
         m.submodules[f"{name}_{k}"] = ResetLater(fifo)
         m.d.comb += [fifo.i.valid.eq(valid), fifo.i.payload.eq(delayed(m, f"{name}_part_{k}", part, 1))]
@@ -301,13 +301,7 @@ class ArrayUnit(wiring.Component):
         ):
             m.d.comb += [
                 out.valid.eq(fifos[0].o.valid & ~resets),
-                Cat(out.payload.as_value(), out_last).eq(
-                    Cat(
-                        fifos[0].o.payload[:-1],
-                        *(fifo.o.payload for fifo in fifos[1:]),
-                        fifos[0].o.payload[-1],
-                    )
-                ),
+                Cat(out.payload.as_value(), out_last).eq(Cat(fifo.o.payload for fifo in fifos)),
                 *(fifo.o.ready.eq(out.ready) for fifo in fifos),
             ]
         m.d.comb += [sequencer.stores.eq(stores[0].room), sequencer.emits.eq(emits[0].room)]
