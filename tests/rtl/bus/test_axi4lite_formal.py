@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, ResetSignal, Signal
 
 from pullback.rtl.bus.axi4lite import SLVERR, AXI4Lite
 
@@ -24,20 +24,6 @@ class AXI4LiteProof(QueueProof):
         super().__init__(capacity=2, patience=2)
         self._dut = dut or AXI4Lite()
 
-    def _offered(self, m: Module, valid: Value, ready: Value, payload: Value, name: str) -> None:
-        """The other side keeps an offer that waits."""
-        waits, held = Signal(name=f"{name}_waits"), Signal(len(payload), name=f"{name}_held")
-        m.d.sync += [waits.eq(valid & ~ready), held.eq(payload)]
-        with m.If(waits):
-            m.d.comb += Assume(valid & (payload == held))
-
-    def _kept(self, m: Module, valid: Value, ready: Value, payload: Value, name: str) -> None:
-        """This side keeps an offer that waits."""
-        waits, held = Signal(name=f"{name}_waits"), Signal(len(payload), name=f"{name}_held")
-        m.d.sync += [waits.eq(valid & ~ready), held.eq(payload)]
-        with m.If(waits):
-            m.d.comb += Assert(valid & (payload == held), "an offer withdrawn or changed")
-
     def build(self) -> Module:
         m = Module()
         dut = self._dut
@@ -55,14 +41,13 @@ class AXI4LiteProof(QueueProof):
         ]
         aw, w, ar = (getattr(dut, f"s_axil_{channel}ready") for channel in ("aw", "w", "ar"))
         b, r = dut.s_axil_bvalid, dut.s_axil_rvalid
-        self._offered(m, port["awvalid"], aw, port["awaddr"], "aw")
-        self._offered(m, port["wvalid"], w, Cat(port["wdata"], port["wstrb"]), "w")
-        self._offered(m, port["arvalid"], ar, port["araddr"], "ar")
-        self._kept(m, b, port["bready"], dut.s_axil_bresp, "b")
-        self._kept(m, r, port["rready"], Cat(dut.s_axil_rresp, dut.s_axil_rdata), "r")
-        self._kept(
-            m, request.valid, request.done, Cat(request.write, request.address, request.wdata), "request"
-        )
+        self.stays(m, port["awvalid"], aw, port["awaddr"], "aw", Assume)
+        self.stays(m, port["wvalid"], w, Cat(port["wdata"], port["wstrb"]), "w", Assume)
+        self.stays(m, port["arvalid"], ar, port["araddr"], "ar", Assume)
+        self.stays(m, b, port["bready"], dut.s_axil_bresp, "b", Assert)
+        self.stays(m, r, port["rready"], Cat(dut.s_axil_rresp, dut.s_axil_rdata), "r", Assert)
+        asked = Cat(request.write, request.address, request.wdata)
+        self.stays(m, request.valid, request.done, asked, "request", Assert)
         was_done = Signal()
         m.d.sync += was_done.eq(request.done)
         with m.If(was_done):

@@ -25,6 +25,7 @@ from typing import Any
 
 from amaranth.back import rtlil
 from amaranth.hdl import (
+    Array,
     Assert,
     Assume,
     Cat,
@@ -34,10 +35,13 @@ from amaranth.hdl import (
     Module,
     Mux,
     ResetSignal,
+    ShapeLike,
     Signal,
     Value,
     ValueLike,
 )
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
 
 from pullback.rtl.numeric.format import SQ, UQ
 from pullback.rtl.stream.feeder import Feeder
@@ -48,10 +52,12 @@ from pullback.rtl.stream.skid import SkidBuffer
 from pullback.rtl.stream.window import Edges, Window
 
 __all__ = [
+    "AnyQueue",
     "FifoProof",
     "FlowFifoProof",
     "PictureProof",
     "Place",
+    "Queue",
     "QueueProof",
     "SkidProof",
     "UnitProof",
@@ -103,6 +109,27 @@ class QueueProof:
         """Asserts what the induction needs and no user sees; left out in the search for counterexamples."""
         if self.lemmas:
             m.d.comb += Assert(test, "lemma", src_loc_at=1)
+
+    def stays(
+        self,
+        m: Module,
+        valid: Value,
+        ready: Value,
+        payload: Value,
+        name: str,
+        check: Callable[..., Any],
+    ) -> None:
+        """An offer that waits stays as it is; ``check``: `Assume` of the other side, `Assert` of this one."""
+        waits, held = Signal(name=f"{name}_waits"), Signal(len(payload), name=f"{name}_held")
+        m.d.sync += [waits.eq(valid & ~ready), held.eq(payload)]
+        with m.If(waits):
+            m.d.comb += check(valid & (payload == held), "an offer withdrawn or changed")
+
+    def ends(self, m: Module, waits: Value, name: str, most: int) -> None:
+        """Nothing waits longer than that many clocks."""
+        clocks = Signal(range(most + 2), name=f"{name}_clocks")
+        m.d.sync += clocks.eq(Mux(waits, clocks + 1, 0))
+        m.d.comb += Assert(clocks <= most, "a standstill")
 
     def fifo_places(self, m: Module, dut: Fifo) -> list[Place]:
         """The places of a `Fifo`, oldest first, and its lemmas."""
@@ -198,8 +225,70 @@ class QueueProof:
         return count
 
 
+class Queue:
+    """Beats in their order, ``rows[0]`` the oldest of ``count``: what a FIFO holds, as a specification has it."""
+
+    def __init__(self, name: str, shape: ShapeLike, depth: int) -> None:
+        self._depth = depth
+        self.rows = Array([Signal(shape, name=f"{name}_{k}") for k in range(depth)])
+        self.count = Signal(range(depth + 1), name=f"{name}_count")
+
+    def steps(self, m: Module, *, push: Value, put: Value, pop: Value) -> None:
+        """What happens in a clock."""
+        values = [Value.cast(row) for row in self.rows]
+        moved = [
+            Mux(pop, following, row) for row, following in zip(values, [*values[1:], values[-1]], strict=True)
+        ]
+        m.d.sync += self.count.eq(self.count + push - pop)
+        for k, row in enumerate(values):
+            m.d.sync += row.eq(Mux(push & (self.count - pop == k), put, moved[k]))
+        m.d.comb += [
+            Assert(self.count <= self._depth, "more inside than fits"),
+            Assert(~pop | (self.count != 0), "a beat that nobody sent"),
+        ]
+
+
+class AnyQueue(wiring.Component):
+    """Whatever `FifoProof` and `SkidProof` say of a FIFO, and no more: it stands in for one in proofs of its users.
+
+    With room, it accepts; it offers when it likes within `patience` clocks, and keeps to that.
+    """
+
+    patience = 2
+
+    def __init__(self, proof: QueueProof, name: str, shape: ShapeLike, depth: int) -> None:
+        self.held = Queue(name, shape, depth)
+        self._depth = depth
+        self._offers = proof.free(f"{name}_offers")
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+                "level": Out(range(depth + 1)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        held = self.held
+        hidden, offered = Signal(range(self.patience + 1)), Signal()
+        m.d.comb += [
+            self.level.eq(held.count),
+            self.i.ready.eq(held.count != self._depth),
+            self.o.valid.eq((held.count != 0) & (self._offers | offered | (hidden == self.patience))),
+            Value.cast(self.o.payload).eq(Value.cast(held.rows[0])),
+        ]
+        pop = self.o.valid & self.o.ready
+        m.d.sync += [
+            offered.eq(self.o.valid & ~self.o.ready),
+            hidden.eq(Mux((held.count != 0) & ~self.o.valid, hidden + 1, 0)),
+        ]
+        held.steps(m, push=self.i.valid & self.i.ready, put=Value.cast(self.i.payload), pop=pop)
+        return m
+
+
 class SkidProof(QueueProof):
-    """`SkidBuffer` is a FIFO of two beats."""
+    """`SkidBuffer` is a FIFO of two beats; with room, it accepts."""
 
     def __init__(self, width: int, dut: SkidBuffer | None = None) -> None:
         super().__init__(capacity=2, patience=0)
@@ -218,7 +307,7 @@ class SkidProof(QueueProof):
         self.lemma(m, dut._next == dut._oldest ^ dut.o.valid ^ ~dut._ready)
         self.lemma(m, Cat(dut._open) == Mux(dut._ready, Cat(~dut._next, dut._next), 0))
         younger = Mux(dut._oldest, *map(Value.cast, dut._rows))
-        self.specify(
+        count = self.specify(
             m,
             push=dut.i.valid & dut.i.ready,
             put=dut.i.payload,
@@ -227,6 +316,7 @@ class SkidProof(QueueProof):
             got=dut.o.payload,
             places=[register_place(dut.o.valid, dut.o.payload), register_place(~dut._ready, younger)],
         )
+        m.d.comb += Assert(dut.i.ready == (count < 2), "ready says whether there is room")
         return m
 
 

@@ -36,15 +36,6 @@ class EdgeProof(QueueProof):
     def __init__(self) -> None:
         super().__init__(capacity=0, patience=0)
 
-    def stays(
-        self, m: Module, valid: Value, ready: Value, payload: Value, name: str, check: Callable
-    ) -> None:
-        """An offer that waits stays as it is; ``check``: `Assume` of the other side, `Assert` of this one."""
-        waits, held = Signal(name=f"{name}_waits"), Signal(len(payload), name=f"{name}_held")
-        m.d.sync += [waits.eq(valid & ~ready), held.eq(payload)]
-        with m.If(waits):
-            m.d.comb += check(valid & (payload == held))
-
 
 class LoaderProof(EdgeProof):
     """Rows go where the header says, each beat once and only its operands; what is wrong is told and goes nowhere.
