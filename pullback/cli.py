@@ -1,4 +1,4 @@
-"""The command line: ``pullback tune | generate | simulate | info | bench``.
+"""The command line: ``pullback tune | generate | generate-array | simulate | info | bench``.
 
 Errors are one sentence on stderr. Exit codes: 0 done, 1 something outside failed (a tool is missing, a disk is
 full), 2 bad input, 130 Ctrl-C.
@@ -6,7 +6,6 @@ full), 2 bad input, 130 Ctrl-C.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -153,7 +152,7 @@ def generate(
     name: Annotated[str, typer.Option(help="Name of the top module and of the files.")] = "isp",
 ) -> None:
     """Write a core's Verilog, its simulation copy, its register map and a description of its ports."""
-    from pullback.gen import registers, verilog
+    from pullback.generate import core_description, documents
     from pullback.rtl.isp.pipeline import isp
     from pullback.rtl.pipeline.build import Build
     from pullback.rtl.pipeline.core import ForwardCore, VJPCore
@@ -162,8 +161,7 @@ def generate(
     choice = configuration.pipeline
     if core not in ("vjp", "forward"):
         raise UsageError(f"core {core!r} is unknown; give vjp or forward")
-    if not name.isidentifier() or not name.isascii():
-        raise UsageError(f"name {name!r} is no Verilog identifier; use letters, digits and underscores")
+    _check_name(name)
     theta = configuration.theta(GoldenBackend(choice).pipeline)
     chain = isp(choice.demosaic, curve=choice.curve, name=name)
     try:
@@ -174,19 +172,54 @@ def generate(
     except ValueError as error:
         raise UsageError(str(error)) from error
     top = VJPCore(chain, build) if core == "vjp" else ForwardCore(chain, build)
-    text = verilog.rtlil(top, name)
-    described = _description(top, name)
+    described = core_description(top, name)
     described["parameters"] = {key: [int(code) for code in codes] for key, codes in theta.items()}
-    documents = {
-        f"{name}.v": verilog.verilog(text, name),
-        f"{name}.sv": verilog.simulation_verilog(text, name),
-        f"{name}.json": json.dumps(described, indent=2) + "\n",
-        **registers.render(top.map),
-    }
-    _directory(out)
-    for file, content in documents.items():
-        files.write(out / file, content)
-        print(out / file)
+    _written(out, documents(top, name, described))
+
+
+@app.command()
+def generate_array(
+    out: OutOption = Path("out/array"),
+    rows: Annotated[int | None, typer.Option(help="Rows of elements: 12, or all that the part has.")] = None,
+    columns: Annotated[int | None, typer.Option(help="Columns: 13, or all that the part has.")] = None,
+    operand: Annotated[int, typer.Option(help="Bits of an operand.")] = 8,
+    accumulator: Annotated[int, typer.Option(help="Bits of a sum inside the mesh.")] = 24,
+    total: Annotated[int, typer.Option(help="Bits of a partial sum.")] = 32,
+    packed: Annotated[bool, typer.Option("--packed", help="Two columns share a multiplier.")] = False,
+    memory: Annotated[int, typer.Option(help="Rows of each of the three operand memories.")] = 1024,
+    sums: Annotated[int, typer.Option(help="Rows of partial sums.")] = 512,
+    masks: Annotated[int, typer.Option(help="Rows of branches of activations.")] = 1024,
+    programme: Annotated[int, typer.Option(help="Words for descriptors.")] = 512,
+    part: Annotated[
+        str | None, typer.Option(help="25k, 45k or 85k: every multiplier of this ECP5, each in its place.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Whose multipliers, without a part: generic, ecp5, ...")
+    ] = None,
+    core: Annotated[
+        str, typer.Option(help="core: AXI streams. system: an AXI4 port to a memory too.")
+    ] = "core",
+    longest: Annotated[int, typer.Option(help="Beats of a burst of the system's memory at most.")] = 16,
+    name: Annotated[str, typer.Option(help="Name of the top module and of the files.")] = "array",
+) -> None:
+    """Write an array's Verilog, its simulation copy, its register map, and its ports and descriptors for programs."""
+    from pullback.generate import array, array_description, documents
+
+    _check_name(name)
+    if core not in ("core", "system"):
+        raise UsageError(f"core {core!r} is unknown; give core or system")
+    if part is not None and family is not None:
+        raise UsageError(f"part {part!r} says whose multipliers; leave out family {family!r}")
+    given = {"rows": rows, "columns": columns, "operand": operand, "accumulator": accumulator}
+    around = {"total": total, "memory": memory, "sums": sums, "masks": masks, "programme": programme}
+    try:
+        top = array(
+            given, around, name=name, packed=packed, part=part, family=family or "generic",
+            longest=longest if core == "system" else None,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    _written(out, documents(top, name, array_description(top, name)))
 
 
 @app.command()
@@ -401,36 +434,23 @@ def _fitted(config: Config, frame: Raw) -> Config:
     return _replaced(config, max_width=next(w for w in (64, 128, 256, 512) if w >= min(frame.width, 512)))
 
 
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or not name.isascii():
+        raise UsageError(f"name {name!r} is no Verilog identifier; use letters, digits and underscores")
+
+
+def _written(out: Path, documents: dict[str, str]) -> None:
+    _directory(out)
+    for file, content in documents.items():
+        files.write(out / file, content)
+        print(out / file)
+
+
 def _directory(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{out} is not a directory; give --out a directory") from error
-
-
-def _description(core, name: str) -> dict:
-    """Ports, channel formats and latency of a core."""
-    from pullback.gen import verilog
-
-    described = json.loads(verilog.ports_json(core, name))
-    described["lanes"] = core.build.lanes
-    described["stages"] = [
-        {
-            "name": stage.name,
-            "i": {channel: str(form) for channel, form in stage.i.channels},
-            "o": {channel: str(form) for channel, form in stage.o.channels},
-            "cotangent_i": str(stage.cotangent),
-            "radius": stage.radius,
-            "latency": unit.latency,
-        }
-        for stage, unit in zip(core.pipeline, core.forward, strict=True)
-    ]
-    described["latency"] = {
-        "cycles": sum(unit.latency for unit in core.forward),
-        "lines": sum(stage.radius for stage in core.pipeline),
-    }
-    described["memory_bits"] = core.memory()
-    return described
 
 
 def _stages_table(pipeline: Pipeline, width: int) -> Table:

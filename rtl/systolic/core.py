@@ -55,6 +55,8 @@ class ArrayCore(wiring.Component):
     Parameters
     ----------
     build : UnitBuild
+    name : str
+        Of the register map.
     site : callable
         As :class:`~pullback.rtl.systolic.mesh.Mesh`.
 
@@ -74,9 +76,13 @@ class ArrayCore(wiring.Component):
     """
 
     def __init__(
-        self, build: UnitBuild, *, site: Callable[[int, int], str | None] = lambda r, c: None
+        self,
+        build: UnitBuild,
+        *,
+        name: str = "array",
+        site: Callable[[int, int], str | None] = lambda r, c: None,
     ) -> None:
-        self.build, self.map = build, ArrayMap(build)
+        self.build, self.map = build, ArrayMap(build, name)
         array = build.array
         self._unit, self._loader = ArrayUnit(build, site=site), Loader(build)
         self._operands = _row("operand", build.lanes, array.operand)

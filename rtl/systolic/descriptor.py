@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from amaranth.hdl import Shape, unsigned
@@ -21,6 +21,7 @@ __all__ = [
     "Kind",
     "Memory",
     "encode",
+    "fields",
     "layout",
 ]
 
@@ -148,6 +149,19 @@ def layout(build: UnitBuild) -> data.StructLayout:
             ),
         }
     )
+
+
+def fields(build: UnitBuild) -> dict[str, tuple[int, int]]:
+    """Where a descriptor's fields lie: ``inner.0`` and so on -> (lowest bit, bits); bit 0 is that of its first word."""
+
+    def walk(shape: Any, at: int, path: str) -> Iterator[tuple[str, tuple[int, int]]]:
+        if isinstance(shape, data.StructLayout | data.ArrayLayout):
+            for key, field in shape:
+                yield from walk(field.shape, at + field.offset, f"{path}.{key}" if path else str(key))
+        else:
+            yield path, (at, Shape.cast(shape).width)
+
+    return dict(walk(layout(build), 0, ""))
 
 
 def _filled(shape: Any, given: Any, path: str) -> Any:

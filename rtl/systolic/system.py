@@ -113,6 +113,8 @@ class ArraySystem(wiring.Component):
     build : UnitBuild
     longest : int
         Beats of a burst at most.
+    name : str
+        Of the register map of the array.
     site : callable
         As :class:`~pullback.rtl.systolic.mesh.Mesh`.
 
@@ -135,10 +137,11 @@ class ArraySystem(wiring.Component):
         build: UnitBuild,
         *,
         longest: int = 16,
+        name: str = "array",
         site: Callable[[int, int], str | None] = lambda r, c: None,
     ) -> None:
         self.build, self.port = build, memory_port(build, longest=longest)
-        self._core = ArrayCore(build, site=site)
+        self._core = ArrayCore(build, name=name, site=site)
         self.map = self._core.map
         kept = ("s_axil_", "s_axis_filled_", "m_axis_emitted_", "interrupt")
         self._kept = {n: member for n, member in self._core.signature.members.items() if n.startswith(kept)}

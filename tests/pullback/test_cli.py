@@ -16,6 +16,8 @@ from PIL import Image
 
 from pullback import __version__, cli, files
 from pullback.cli import main
+from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
+from pullback.rtl.systolic.descriptor import Kind, encode
 
 LEVELS = ["--cfa", "GRBG", "--black", "16", "--white", "960"]
 RESULTS = ["tuned.toml", "before.png", "after.png", "target.png", "gradient_before.png", "gradient_after.png",
@@ -127,6 +129,33 @@ def test_generate(tuned, tmp_path, capsys):
     assert len(list(out.glob("isp_registers*"))) == 4
 
 
+@pytest.mark.parametrize("core", ["core", "system"])
+def test_generate_array(core, tmp_path, capsys):
+    sizes = ["--rows", "2", "--columns", "3", "--memory", "8", "--sums", "4", "--masks", "4"]
+    arguments = ["generate-array", *sizes, "--core", core, "--name", "tiny", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    written = capsys.readouterr().out.split()
+    assert sorted(written) == sorted(str(path) for path in tmp_path.iterdir()) and len(written) == 7
+    assert "module tiny(" in (tmp_path / "tiny.v").read_text()
+    assert "#define TINY_REG_CONTROL_ADDRESS 0x0008u" in (tmp_path / "tiny_registers.h").read_text()
+    described = json.loads((tmp_path / "tiny.json").read_text())
+    assert described["lanes"] == 4 and described["build"]["array"]["columns"] == 3
+    assert ("m_axi_araddr" in described["ports"]) == (core == "system")
+    # A descriptor put together from the description alone.
+    where = described["descriptor"]["fields"]
+    build = UnitBuild(array=ArrayBuild(rows=2, columns=3), memory=8, sums=4, masks=4)
+    given = {
+        "kind": described["descriptor"]["kinds"]["MAX"],
+        "last": 1,
+        "h.delta.2": 5,
+        "result.how.upper": 3,
+    }
+    bits = sum(value << where[name][0] for name, value in given.items())
+    words = [bits >> 32 * k & 0xFFFFFFFF for k in range(described["descriptor"]["words"])]
+    nested = {"kind": Kind.MAX, "last": 1, "h": {"delta": [0, 0, 5]}, "result": {"how": {"upper": 3}}}
+    assert words == encode(build, nested)
+
+
 def test_version_and_module(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"pullback {__version__}\n"
@@ -166,6 +195,18 @@ def test_version_and_module(capsys):
         (["generate", "--core", "both"], "core 'both' is unknown; give vjp or forward"),
         (["generate", "--name", "1st"], "'1st' is no Verilog identifier"),
         (["generate", "--family", "ice40"], "family='ice40'"),
+        (["generate-array", "--core", "both"], "core 'both' is unknown; give core or system"),
+        (["generate-array", "--name", "1st"], "'1st' is no Verilog identifier"),
+        (["generate-array", "--part", "12k"], "ECP5 size '12k' is unknown; give 25k, 45k, 85k"),
+        (["generate-array", "--part", "25k", "--rows", "9"], "9 x 7 is larger than the 4 x 7 multipliers"),
+        (["generate-array", "--part", "25k", "--family", "ecp5"], "leave out family 'ecp5'"),
+        (["generate-array", "--family", "virtex"], "family='virtex'; choose one of generic, ecp5"),
+        (["generate-array", "--memory", "3"], "memory=3 rows; give a power of two"),
+        (["generate-array", "--packed"], "give an even number of columns"),
+        (
+            ["generate-array", "--core", "system", "--operand", "18", "--accumulator", "40", "--total", "40"],
+            "operand=18 bits lie in 24; give at most 16 for a memory",
+        ),
         (["simulate", "MOSAIC", *LEVELS, "--backend", "x"], "backend 'x' is unknown"),
         (["bench", "speed"], "benchmark 'speed' is unknown; give one of"),
     ],
