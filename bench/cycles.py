@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pullback import files
 from pullback.gen.verilog import ports, rtlil, simulation_verilog
 from pullback.rtl.bus.registers import FRAME_WORDS
 from pullback.rtl.isp.pipeline import DEMOSAICS, isp
@@ -93,9 +94,7 @@ def main() -> int:
         for kind in ("forward", "vjp"):
             for lanes in options.lanes:
                 rows += measure(kind, demosaic, lanes, options.frames)
-                fresh = options.out / "cycles.part"
-                fresh.write_text(json.dumps(rows, indent=2) + "\n")
-                fresh.replace(options.out / "cycles.json")
+                files.write(options.out / "cycles.json", json.dumps(rows, indent=2) + "\n")
     return 0
 
 

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pullback import files
 from pullback.gen.families import FAMILIES, place, stamp
 from pullback.rtl.systolic.array import SystolicArray
 from pullback.rtl.systolic.build import ArrayBuild
@@ -73,9 +74,7 @@ def main() -> int:
             routes[str(seed)] = result
             results[name]["fmax"] = statistics.median(each["fmax"] for each in routes.values())
             options.out.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_suffix(".part")
-            fresh.write_text(json.dumps(results, indent=2) + "\n")
-            fresh.replace(path)
+            files.write(path, json.dumps(results, indent=2) + "\n")
             print(f"{name}: seed {seed}: {placed.fmax:.1f} MHz, {placed.path}", flush=True)
     return 0
 

@@ -1,4 +1,4 @@
-"""Area and clock on an ECP5 over five seeds: every stage and every core, 1920 wide; the array, bare and as a unit.
+"""Area and clock on an ECP5 over five seeds: stages and cores, 1920 wide; the array, bare and as a unit; companions.
 
     python bench/synthesis.py                       everything: hours
     python bench/synthesis.py 'forward.*' --seeds 1 some of it
@@ -29,6 +29,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from pullback import files
 from pullback.gen.flow import Device, SynthesisError, tool_versions
 from pullback.gen.synthesis import (
     PLACEMENT,
@@ -41,6 +42,9 @@ from pullback.gen.synthesis import (
     stamp,
 )
 from pullback.rtl.bus.control import LOAD
+from pullback.rtl.companion.build import RowBuild
+from pullback.rtl.companion.layer_norm import LayerNorm, LayerNormAdjoint
+from pullback.rtl.companion.softmax import Softmax, SoftmaxAdjoint
 from pullback.rtl.isp.pipeline import CURVES, DEMOSAICS, isp
 from pullback.rtl.numeric import Format
 from pullback.rtl.pipeline import Build, Stage
@@ -57,6 +61,13 @@ from pullback.rtl.systolic.unit import ArrayUnit
 
 PARTS = {"25f": Device(size="25k", package="CABGA381"), "85f": Device()}
 """Parts that arrays are measured on, one with every multiplier of the part."""
+
+COMPANIONS: dict[str, Callable[[RowBuild], wiring.Component]] = {
+    "softmax": Softmax,
+    "softmax_adjoint": SoftmaxAdjoint,
+    "layer_norm": LayerNorm,
+    "layer_norm_adjoint": LayerNormAdjoint,
+}
 
 KEPT = Path(__file__).parent.parent / "docs/figures"
 """Where `bench/table.py` keeps what docs/figures.md was made of."""
@@ -150,6 +161,9 @@ def targets(build: Build) -> dict[str, Target]:
         made[f"vjp_core.{demosaic}"] = Target(
             partial(VJPCore, isp(demosaic), build), aim=Aim(96, insist=True)
         )
+    rows = RowBuild(longest=512, family="ecp5", ram="ecp5")
+    for name, companion in COMPANIONS.items():
+        made[f"companion.{name}"] = Target(partial(companion, rows))
     for name, make, aim in (("array", array, Aim(230)), ("unit", unit, Aim(130))):
         for part, packed in (("25f", False), ("85f", False), ("85f", True)):
             made[f"{name}.{part}" + (".packed" if packed else "")] = Target(
@@ -199,9 +213,7 @@ class Table:
 
     def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_suffix(".part")
-        fresh.write_text(json.dumps(self._content, indent=2) + "\n")
-        fresh.replace(self._path)
+        files.write(self._path, json.dumps(self._content, indent=2) + "\n")
 
 
 def mark(target: Target) -> str:

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (as everybody calls it)
 from torch import Tensor
 
+from pullback import files
 from pullback.gen.verilog import ports, simulation_verilog
 from pullback.rtl.bus.registers import FRAME_WORDS
 from pullback.rtl.isp.pipeline import isp
@@ -191,9 +192,7 @@ def main() -> int:
             },
         }
         print(demosaic, json.dumps(result["pipelines"][demosaic]), flush=True)
-        fresh = options.out / "throughput.part"
-        fresh.write_text(json.dumps(result, indent=2) + "\n")
-        fresh.replace(options.out / "throughput.json")
+        files.write(options.out / "throughput.json", json.dumps(result, indent=2) + "\n")
     return 0
 
 

@@ -26,6 +26,7 @@ from throughput import processor
 from torch import nn
 
 import pullback
+from pullback import files
 from pullback.products import SIMULATED, GoldenProducts, RtlProducts
 
 
@@ -97,7 +98,7 @@ def main() -> int:
     }
     print(json.dumps(result, indent=1))
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "training.json").write_text(json.dumps(result, indent=1) + "\n")
+    files.write(options.out / "training.json", json.dumps(result, indent=1) + "\n")
     return 0
 
 

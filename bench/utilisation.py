@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pullback import files
 from pullback.rtl.systolic import tiler
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
 from pullback.rtl.systolic.descriptor import Memory
@@ -101,7 +102,7 @@ def main() -> int:
             print(json.dumps(found[-1]), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     content = {"array": "12 x 13, 3 bands", "lanes": BUILD.lanes, "results": found}
-    (options.out / "utilisation.json").write_text(json.dumps(content, indent=1) + "\n")
+    files.write(options.out / "utilisation.json", json.dumps(content, indent=1) + "\n")
     return 0
 
 

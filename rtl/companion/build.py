@@ -19,7 +19,7 @@ class RowBuild:
     Attributes
     ----------
     longest : int
-        Most elements of a row: 1 to 1024.
+        Most elements of a row: 1 to 4096, of a softmax to 1024.
     epsilon : int
         Of a layer normalisation: ``2**-epsilon`` squared codes are added to the variance; even, 0 to 12.
     family : str
@@ -40,8 +40,8 @@ class RowBuild:
     ram: str = "generic"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.longest <= 1024:
-            raise ValueError(f"longest={self.longest}; give 1 to 1024 elements")
+        if not 1 <= self.longest <= 4096:
+            raise ValueError(f"longest={self.longest}; give 1 to 4096 elements")
         if not 0 <= self.epsilon <= 12 or self.epsilon % 2:
             raise ValueError(f"epsilon={self.epsilon}; give an even number, 0 to 12")
         if self.family not in _FAMILIES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,26 +14,20 @@ from ..stream.fifo import FlowFifo
 from .build import RowBuild
 from .cut import CUT_LATENCY, cut
 from .function_table import VALUE, FunctionTable, Normalise
+from .product import Product
 from .row_buffer import RowBuffer, enter
 
-__all__ = ["CODE", "NORMALISED", "LayerNorm", "LayerNormAdjoint", "correlation_format"]
+__all__ = ["CODE", "LayerNorm", "LayerNormAdjoint", "correlation_format", "normalised_format"]
 
 CODE = SQ(8, 0)
 """Codes in and out, and of cotangents."""
 
-NORMALISED = SQ(6, 10)
-"""Of a normalised element on the tape: with 512 elements it is below sqrt(511)."""
-
 _EXPONENT = 5  # bits of half an exponent of a variance
 
-_MOST = 512  # elements; more would make an element's distance from the mean wider than a multiplier
 
-
-def _check(build: RowBuild) -> None:
-    if build.longest > _MOST:
-        raise ValueError(
-            f"longest={build.longest}; a layer normalisation takes rows of 1 to {_MOST} elements"
-        )
+def normalised_format(bits: int) -> Format:
+    """Of a normalised element on the tape: of n elements none is above sqrt(n - 1)."""
+    return SQ(max(6, 1 + -(-bits // 2)), 10)
 
 
 def correlation_format(bits: int) -> Format:
@@ -54,7 +48,7 @@ class LayerNorm(wiring.Component):
     2     ``v = (n b - a^2) 2**q + n^2``              exact, at least 1
     3     ``v = m 4**k``, m in [1, 4)                 m cut to 16 fractional bits of its octave
     4     ``r = 1 / sqrt(m)``                         ``UQ(1, 16)``, by a table
-    5     ``xhat = (n x - a) r 2**(q / 2 - k)``       exact, cut twice: a code of 8 bits and ``SQ(6, 10)``
+    5     ``xhat = (n x - a) r 2**(q / 2 - k)``       exact, cut twice: a code of 8 bits and ``normalised``
     ====  ==========================================  =============================================================
 
     Gain and bias of a channel are no part of it: they belong into the product that follows, whose weights and bias take
@@ -62,7 +56,9 @@ class LayerNorm(wiring.Component):
 
     One element a clock, for the reasons of :class:`~pullback.rtl.companion.softmax.Softmax`. T rows of n elements, one
     after the other, take ``T n + n - 1 + latency`` clocks from the first element taken to the last one offered, both
-    counted. At most 512 elements: ``n x - a`` is an operand of a multiplier.
+    counted. Rows of more than 512 elements take more multipliers, as ``n x - a`` and a are wider than one.
+
+    Batch normalisation in training is this with a row for every channel: its values all over the batch.
 
     Parameters
     ----------
@@ -72,30 +68,30 @@ class LayerNorm(wiring.Component):
     -------
     i : In(stream.Signature(StructLayout({"x": CODE, "fraction": 3, "last": 1})))
         ``fraction``, which counts with ``last``: fractional bits of the code that leaves.
-    o : Out(stream.Signature(StructLayout({"code": CODE, "clipped": 1, "normalised": NORMALISED, "factor": VALUE,
-    "exponent": 5, "last": 1})))
+    o : Out(stream.Signature(StructLayout({"code": CODE, "clipped": 1, "normalised": normalised_format(bits), "factor":
+    VALUE, "exponent": 5, "last": 1})))
         ``clipped``: the code saturated.
     overlong : Out(1)
         A row was longer than ``longest`` and was cut in two. Stays until reset.
 
-    Raises
-    ------
-    ValueError
-        If ``longest`` is above 512.
-
     Source: J. L. Ba, J. R. Kiros, G. E. Hinton, Layer Normalization, arXiv:1607.06450, equation 3.
     """
 
-    _behind = 2 * Multiplier.latency + 1 + CUT_LATENCY
-    # Clocks of: squares; sums; products of sums; their difference; table.
+    # Clocks of squares and their sum.
     _summed = Multiplier.latency + 1
-    _varied = _summed + Multiplier.latency + 3
 
     def __init__(self, build: RowBuild) -> None:
-        _check(build)
-        self._build = build
-        self._normalise = Normalise(2 * build.bits + 14 + build.epsilon)
-        self._lag = self._varied + self._normalise.latency + FunctionTable.latency
+        self._build, self._form = build, normalised_format(build.bits)
+        bits, family = build.bits, build.family
+        self._moment = Product(unsigned(15 + bits), unsigned(bits + 1), family)
+        self._square = Product(signed(8 + bits), signed(8 + bits), family)
+        self._multiplied = max(self._moment.latency, self._square.latency)
+        self._quotient = Product(signed(9 + bits), VALUE.width, family)
+        self._behind = Multiplier.latency + 1 + self._quotient.latency + CUT_LATENCY
+        self._normalise = Normalise(2 * bits + 14 + build.epsilon)
+        # Products of sums, their difference, n^2; table.
+        varied = self._summed + self._multiplied + 2
+        self._lag = varied + self._normalise.latency + FunctionTable.latency
         self._codes = RowBuffer(
             CODE.shape,
             data.StructLayout(
@@ -116,7 +112,7 @@ class LayerNorm(wiring.Component):
             {
                 "code": CODE.shape,
                 "clipped": 1,
-                "normalised": NORMALISED.shape,
+                "normalised": self._form.shape,
                 "factor": VALUE.shape,
                 "exponent": _EXPONENT,
                 "last": 1,
@@ -168,29 +164,23 @@ class LayerNorm(wiring.Component):
                 squares.eq(Mux(first, 0, squares) + square.p),
             ]
 
-        # 2. The sum of squares is too wide for one multiplier.
-        low = 14
-        m.submodules.low = times_low = Multiplier(low, bits + 1, family)
-        m.submodules.high = times_high = Multiplier(bits + 1, bits + 1, family)
-        m.submodules.total_square = total_square = Multiplier(total.shape(), total.shape(), family)
+        # 2.
+        m.submodules.moment, m.submodules.total_square = moment, total_square = self._moment, self._square
         m.d.comb += [
-            times_low.a.eq(squares[:low]),
-            times_low.b.eq(count),
-            times_high.a.eq(squares[low:]),
-            times_high.b.eq(count),
+            moment.a.eq(squares),
+            moment.b.eq(count),
             total_square.a.eq(total),
             total_square.b.eq(total),
         ]
-        product = Signal(15 + 2 * bits, reset_less=True)
         variance = Signal(14 + 2 * bits, reset_less=True)
         raised = Signal(14 + 2 * bits + self._build.epsilon, reset_less=True)
-        subtrahend = delayed(m, "subtrahend", total_square.p, 1)
+        minuend = delayed(m, "minuend", moment.p, self._multiplied - moment.latency)
+        subtrahend = delayed(m, "subtrahend", total_square.p, self._multiplied - total_square.latency)
         m.d.sync += [
-            product.eq(times_low.p + Cat(Const(0, low), times_high.p)),
-            variance.eq(product - subtrahend),
+            variance.eq(minuend - subtrahend),
             raised.eq(
                 Cat(Const(0, self._build.epsilon), variance)
-                + delayed(m, "count_square", count_square, Multiplier.latency + 2)
+                + delayed(m, "count_square", count_square, self._multiplied + 1)
             ),
         ]
 
@@ -219,7 +209,7 @@ class LayerNorm(wiring.Component):
         m.d.comb += taken.ready.eq(out.room)
         m.submodules.scaled = scaled = Multiplier(bits + 1, CODE.shape, family)
         distance = Signal(signed(9 + bits), reset_less=True)
-        m.submodules.quotient = quotient = Multiplier(distance.shape(), VALUE.width, family)
+        m.submodules.quotient = quotient = self._quotient
         before = Multiplier.latency + 1
         m.d.comb += [
             scaled.a.eq(row.count),
@@ -230,7 +220,7 @@ class LayerNorm(wiring.Component):
         m.d.sync += distance.eq(scaled.p - delayed(m, "total", row.sum, Multiplier.latency))
         # The quotient has 16 + k - q / 2 fractional bits.
         less = VALUE.f - self._build.epsilon // 2
-        clocks = before + Multiplier.latency
+        clocks = before + quotient.latency
         code, clipped = cut(
             m,
             "code_cut",
@@ -242,8 +232,8 @@ class LayerNorm(wiring.Component):
             m,
             "normalised_cut",
             quotient.p,
-            delayed(m, "below_normalised", (row.exponent + (less - NORMALISED.f))[:6], clocks),
-            NORMALISED,
+            delayed(m, "below_normalised", (row.exponent + (less - self._form.f))[:6], clocks),
+            self._form,
         )
         m.d.comb += [
             out.i.valid.eq(delayed(m, "valid", taken.valid & taken.ready, self._behind, reset=True)),
@@ -280,30 +270,24 @@ class LayerNormAdjoint(wiring.Component):
 
     Members
     -------
-    i : In(stream.Signature(StructLayout({"normalised": NORMALISED, "clipped": 1, "cotangent": CODE, "factor": VALUE,
-    "exponent": 5, "scale": 3, "last": 1})))
+    i : In(stream.Signature(StructLayout({"normalised": normalised_format(bits), "clipped": 1, "cotangent": CODE,
+    "factor": VALUE, "exponent": 5, "scale": 3, "last": 1})))
         ``factor``, ``exponent`` and ``scale`` count with ``last``. ``scale``: fractional bits that ``xbar`` has more
         than ``g``, x in units of its code.
     o : Out(stream.Signature(StructLayout({"cotangent": CODE, "clipped": 1, "last": 1})))
     overlong : Out(1)
         As in :class:`LayerNorm`.
-
-    Raises
-    ------
-    ValueError
-        If ``longest`` is above 512.
     """
 
     _lag = Multiplier.latency + 1 + CUT_LATENCY
     _behind = 2 * Multiplier.latency + 2 + 2 * CUT_LATENCY
 
     def __init__(self, build: RowBuild) -> None:
-        _check(build)
-        self._build = build
+        self._build, self._form = build, normalised_format(build.bits)
         self._correlation = correlation_format(build.bits)
         known = {"factor": VALUE.shape, "exponent": _EXPONENT, "scale": 3}
         self._pairs = RowBuffer(
-            data.StructLayout({"normalised": NORMALISED.shape, "cotangent": CODE.shape}),
+            data.StructLayout({"normalised": self._form.shape, "cotangent": CODE.shape}),
             data.StructLayout(
                 {
                     "count": build.bits + 1,
@@ -327,7 +311,7 @@ class LayerNormAdjoint(wiring.Component):
                     stream.Signature(
                         data.StructLayout(
                             {
-                                "normalised": NORMALISED.shape,
+                                "normalised": self._form.shape,
                                 "clipped": 1,
                                 "cotangent": CODE.shape,
                                 **known,
@@ -355,7 +339,7 @@ class LayerNormAdjoint(wiring.Component):
         takes, end = enter(m, self, pairs, self._build.longest)
         cotangent = Signal(CODE.shape)
         m.d.comb += cotangent.eq(Mux(given.clipped, 0, given.cotangent))
-        m.submodules.weigh = product = Multiplier(NORMALISED.shape, CODE.shape, self._build.family)
+        m.submodules.weigh = product = Multiplier(self._form.shape, CODE.shape, self._build.family)
         valid = delayed(m, "weighed_valid", takes, Multiplier.latency, reset=True)
         first = delayed(m, "weighed_first", end.first, Multiplier.latency)
         g = delayed(m, "weighed_cotangent", cotangent, Multiplier.latency)
@@ -370,7 +354,7 @@ class LayerNormAdjoint(wiring.Component):
                 weighed.eq(Mux(first, 0, weighed) + product.p),
             ]
         to = self._correlation
-        correlation, clipped = cut(m, "correlation_cut", weighed, NORMALISED.f - to.f, to)
+        correlation, clipped = cut(m, "correlation_cut", weighed, self._form.f - to.f, to)
         statistic = pairs.statistic
         m.d.comb += [
             pairs.i.payload.element.normalised.eq(given.normalised),
@@ -393,7 +377,7 @@ class LayerNormAdjoint(wiring.Component):
         element, row, to = taken.payload.element, taken.payload.statistic, self._correlation
         m.d.comb += taken.ready.eq(out.room)
         m.submodules.scaled = scaled = Multiplier(bits + 1, CODE.shape, family)
-        m.submodules.along = along = Multiplier(NORMALISED.shape, to.shape, family)
+        m.submodules.along = along = Multiplier(self._form.shape, to.shape, family)
         m.d.comb += [
             scaled.a.eq(row.count),
             scaled.b.eq(element.cotangent),
@@ -401,7 +385,7 @@ class LayerNormAdjoint(wiring.Component):
             along.b.eq(row.correlation),
         ]
         distance = Signal(signed(9 + bits), reset_less=True)
-        fraction = NORMALISED.f + to.f
+        fraction = self._form.f + to.f
         projected = Signal(signed(len(along.p) + 1), reset_less=True)
         m.d.sync += [
             distance.eq(scaled.p - delayed(m, "total", row.sum, Multiplier.latency)),

@@ -33,6 +33,14 @@ MEAN = SQ(8, 9)
 """Of the mean cotangent ``sum p g``, in units of a cotangent's code."""
 
 
+_MOST = 1024  # elements; the sum of so many exponentials has its whole bits in four
+
+
+def _check(build: RowBuild) -> None:
+    if build.longest > _MOST:
+        raise ValueError(f"longest={build.longest}; a softmax takes rows of 1 to {_MOST} elements")
+
+
 class Softmax(wiring.Component):
     """``y_i = exp(x_i - max x) / sum_j exp(x_j - max x)`` along a row.
 
@@ -66,6 +74,11 @@ class Softmax(wiring.Component):
     overlong : Out(1)
         A row was longer than ``longest`` and was cut in two. Stays until reset.
 
+    Raises
+    ------
+    ValueError
+        If ``longest`` is above 1024.
+
     Source: J.-M. Muller, Elementary Functions: Algorithms and Implementation, on additive range reduction (steps 2, 3).
     """
 
@@ -74,6 +87,7 @@ class Softmax(wiring.Component):
     _behind = Multiplier.latency + CUT_LATENCY
 
     def __init__(self, build: RowBuild) -> None:
+        _check(build)
         self._build = build
         self._total = VALUE.width + build.bits
         self._normalise = Normalise(self._total)
@@ -236,6 +250,7 @@ class SoftmaxAdjoint(wiring.Component):
     _behind = 1 + Multiplier.latency + CUT_LATENCY
 
     def __init__(self, build: RowBuild) -> None:
+        _check(build)
         self._build = build
         element = data.StructLayout({"probability": PROBABILITY.shape, "cotangent": COTANGENT.shape})
         self._pairs = RowBuffer(

@@ -9,6 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import copies
 
 __all__ = ["BRANCH", "Requantise", "chosen", "settings"]
 
@@ -42,8 +43,8 @@ def chosen(total: int, *, shift: int = 0, leak: int = 0, relu: int = 0, top: int
 
 
 class _Settings:
-    """The settings when each is needed: ``amounts``, ``adjoint`` with the sums, then ``relu``,
-    ``backward``, then ``most``.
+    """The settings of a lane when each is needed: ``amounts``, ``adjoint`` with the sums, then ``relu``, ``backward``,
+    then ``most``. Synthesis makes one of those of neighbours.
     """
 
     def __init__(self, m: Module, shape: data.StructLayout, told: Value) -> None:
@@ -117,9 +118,9 @@ class Requantise(wiring.Component):
         m = Module()
         # 1: the branch, and shifted coarsely. 2: finely, with a bit kept for rounding. 3: rounded, and compared. 4: the
         # code.
-        told = _Settings(m, self.how.shape(), delayed(m, "told", Cat(self.how, self.adjoint), self.lead))
+        told = copies(m, "told", Cat(self.how, self.adjoint), self._lanes)
         for k in range(self._lanes):
-            self._lane(m, k, told)
+            self._lane(m, k, _Settings(m, self.how.shape(), told[k]))
         return m
 
     def _lane(self, m: Module, k: int, told: _Settings) -> None:

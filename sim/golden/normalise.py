@@ -42,7 +42,7 @@ __all__ = [
 Codes = npt.NDArray[np.int64]
 
 _CODE = SQ(8, 0)
-_NORMALISED = SQ(6, 10)
+_NORMALISED = SQ(7, 10)  # of up to 4096 elements none is above sqrt(4095)
 
 
 @dataclass(frozen=True)

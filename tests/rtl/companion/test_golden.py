@@ -212,14 +212,24 @@ def test_softmax_beside_autograd(n):
 
 
 def layer_norm_parts(
-    x: np.ndarray, g: np.ndarray, y: torch.Tensor, real: torch.Tensor, fraction: int, scale: int, epsilon: int
+    x: np.ndarray,
+    g: np.ndarray,
+    y: torch.Tensor,
+    real: torch.Tensor,
+    fraction: int,
+    scale: int,
+    epsilon: int,
+    *,
+    longest: int = 64,
 ) -> dict[str, float]:
     """Largest parts of their bounds that a row's values and cotangents use; ``y`` is PyTorch's of ``real``.
 
-    The factor is off by less than 2**-14 of itself: 1.25 units (table) and 1/2 (cut of m) of at least 1/2. Cut to 3
-    fractional bits are n times the mean of ``g xhat``, and n times the bracket.
+    The factor is off by less than 2**-14 of itself: 1.25 units (table) and 1/2 (cut of m) of at least 1/2. Cut to 9
+    fractional bits, less one for every doubling of ``longest``, are n times the mean of ``g xhat``, and n times the
+    bracket.
     """
     n, relative = len(x), 2.0**-14
+    half = 2.0 ** ((longest - 1).bit_length() - 10)
     saved = layer_norm(x, fraction, epsilon=epsilon)
     masked = np.where(saved.clipped, 0, g)
     y.backward(torch.tensor(masked, dtype=torch.float64), retain_graph=True)
@@ -232,12 +242,19 @@ def layer_norm_parts(
         "code": np.where(saved.clipped, 0, error).max(),
     }
     xbar, z, h = layer_norm_vjp(
-        g, saved.normalised, saved.clipped, saved.factor, saved.exponent, scale, longest=64, epsilon=epsilon
+        g,
+        saved.normalised,
+        saved.clipped,
+        saved.factor,
+        saved.exponent,
+        scale,
+        longest=longest,
+        epsilon=epsilon,
     )
     assert not h.clipped.any()
     sigma = np.sqrt(np.var(x) + 2.0**-epsilon)
-    mean, mean_off = np.abs(masked * exact).mean(), (np.abs(masked) * off).mean() + 2.0**-4 / n
-    bracket = off * (mean + mean_off) + np.abs(exact) * mean_off + 2.0**-4 / n
+    mean, mean_off = np.abs(masked * exact).mean(), (np.abs(masked) * off).mean() + half / n
+    bracket = off * (mean + mean_off) + np.abs(exact) * mean_off + half / n
     allowed = (bracket + (np.abs(grad) * sigma + bracket) * relative) / sigma
     wrong = np.abs(xbar.code * 2.0**-scale - grad) - 2.0**-scale / 2
     return used | {"cotangent": np.where(xbar.clipped | z.clipped, 0, wrong / allowed).max()}
@@ -260,15 +277,18 @@ def test_layer_norm_beside_autograd(n, epsilon):
     assert max(worst.values()) <= 1
 
 
-def test_batch_normalisation_is_rows_of_channels():
+@pytest.mark.parametrize("n", [33, 4096])
+def test_batch_normalisation_is_rows_of_channels(n):
     """In training a batch [N, C] is normalised along N: a channel is a row."""
-    rng = np.random.default_rng(0)
-    batch = rng.integers(-128, 128, (33, 5)) >> rng.integers(0, 5, 5)
+    rng = np.random.default_rng(n)
+    batch = rng.integers(-128, 128, (n, 5)) >> rng.integers(0, 5, 5)
+    batch[1:, 4] = batch[0, 4]  # all alike but one: as far out as there is
+    batch[0, 4] -= 1 if batch[0, 4] == 127 else -1
     channels = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in batch.T]
     y = torch.nn.functional.batch_norm(torch.stack(channels, 1), None, None, training=True, eps=2.0**-8)
     for k, real in enumerate(channels):
-        g = rng.integers(-128, 128, 33)
-        used = layer_norm_parts(batch[:, k], g, y[:, k], real, 4, 4, 8)
+        g = rng.integers(-128, 128, n)
+        used = layer_norm_parts(batch[:, k], g, y[:, k], real, 4, 4, 8, longest=max(64, n))
         assert max(used.values()) <= 1, used
 
 

@@ -256,8 +256,8 @@ def test_planted_fault_is_caught(rows, fault, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"longest": 0}, "longest=0; give 1 to 1024"),
-        ({"longest": 1025}, "longest=1025; give 1 to 1024"),
+        ({"longest": 0}, "longest=0; give 1 to 4096"),
+        ({"longest": 4097}, "longest=4097; give 1 to 4096"),
         ({"longest": 8, "epsilon": 7}, "epsilon=7; give an even number, 0 to 12"),
         ({"longest": 8, "epsilon": 14}, "epsilon=14; give an even number"),
         ({"longest": 8, "family": "ice40"}, "family='ice40'; choose one of generic, ecp5, gowin, nexus"),
@@ -267,3 +267,9 @@ def test_planted_fault_is_caught(rows, fault, monkeypatch):
 def test_bad_builds(options, message):
     with pytest.raises(ValueError, match=message):
         RowBuild(**options)
+
+
+@pytest.mark.parametrize("make", [Softmax, SoftmaxAdjoint])
+def test_rows_that_are_too_long_for_its_sums_are_named(make):
+    with pytest.raises(ValueError, match="longest=1025; a softmax takes rows of 1 to 1024"):
+        make(RowBuild(longest=1025))
