@@ -9,7 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
-from ..stream.enable import copies
+from ..stream.enable import COPIES, copies
 
 __all__ = ["BRANCH", "Requantise", "chosen", "settings"]
 
@@ -43,8 +43,8 @@ def chosen(total: int, *, shift: int = 0, leak: int = 0, relu: int = 0, top: int
 
 
 class _Settings:
-    """The settings of a lane when each is needed: ``amounts``, ``adjoint`` with the sums, then ``relu``, ``backward``,
-    then ``most``. Synthesis makes one of those of neighbours.
+    """The settings of neighbouring lanes when each is needed: ``amounts``, ``adjoint`` with the sums, then ``relu``,
+    ``backward``, then ``most``.
     """
 
     def __init__(self, m: Module, shape: data.StructLayout, told: Value) -> None:
@@ -118,9 +118,11 @@ class Requantise(wiring.Component):
         m = Module()
         # 1: the branch, and shifted coarsely. 2: finely, with a bit kept for rounding. 3: rounded, and compared. 4: the
         # code.
-        told = copies(m, "told", Cat(self.how, self.adjoint), self._lanes)
+        count = min(self._lanes, 2 * COPIES)
+        told = copies(m, "told", Cat(self.how, self.adjoint), count)
+        settings_of = [_Settings(m, self.how.shape(), each) for each in told]
         for k in range(self._lanes):
-            self._lane(m, k, _Settings(m, self.how.shape(), told[k]))
+            self._lane(m, k, settings_of[k * count // self._lanes])
         return m
 
     def _lane(self, m: Module, k: int, told: _Settings) -> None:

@@ -17,7 +17,7 @@ from amaranth.lib.wiring import In, Out
 from pullback.rtl.bus import axi4_master
 from pullback.rtl.bus.axi4_master import AXI4Reader, AXI4Writer, MemoryPort
 
-from ..stream.formal import AnyQueue, Queue, QueueProof, prove, signal_of, with_fault
+from ..stream.formal import AnyQueue, Queue, QueueProof, check_proved, check_refuted, signal_of, with_fault
 
 pytestmark = pytest.mark.formal
 
@@ -62,7 +62,7 @@ class MasterProof(QueueProof):
     channel: str
 
     def __init__(self, part: type[Elaboratable]) -> None:
-        super().__init__(capacity=0, patience=0)
+        super().__init__()
         self.dut: Any = part(PORT, outstanding=OUTSTANDING)  # pyright: ignore[reportCallIssue]
         self.queues: list[AnyQueue] = []
         # Bursts that are under way, oldest first, from the clock in which they are taken to their answer.
@@ -299,9 +299,7 @@ PROOFS: dict[str, tuple[type[MasterProof], type[Elaboratable]]] = {
 @pytest.mark.parametrize("name", PROOFS)
 def test_proved(name, tmp_path):
     proof, part = PROOFS[name]
-    made = proof(part)
-    verdict = prove(made, tmp_path, depth=made.depth)
-    assert verdict.proved, verdict.log
+    check_proved(proof(part), tmp_path, depth=proof.depth)
 
 
 FAULTS = {
@@ -338,6 +336,4 @@ FAULTS = {
 def test_fault_is_refuted(name, tmp_path):
     """By a counterexample from reset to the property that it breaks."""
     proof, part, broken = FAULTS[name]
-    verdict = prove(proof(part), tmp_path, depth=12, faulty=True)
-    assert not verdict.proved
-    assert broken in (verdict.violated or ""), verdict.log
+    check_refuted(proof(part), tmp_path, depth=12, broken=broken)

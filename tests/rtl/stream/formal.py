@@ -62,6 +62,8 @@ __all__ = [
     "SkidProof",
     "UnitProof",
     "WindowProof",
+    "check_proved",
+    "check_refuted",
     "prove",
     "register_place",
     "signal_of",
@@ -93,7 +95,7 @@ class QueueProof:
         Clocks that the structure may hold beats and yet offer none.
     """
 
-    def __init__(self, capacity: int, patience: int) -> None:
+    def __init__(self, capacity: int = 0, patience: int = 0) -> None:
         self._capacity = capacity
         self._patience = patience
         self.lemmas = True
@@ -519,6 +521,19 @@ class WindowProof(QueueProof):
             places=[*self.fifo_places(m, fifo._fifo), *inside],
         )
         return m
+
+
+def check_proved(proof: QueueProof, folder: Path, *, depth: int) -> None:
+    """It holds for all time."""
+    verdict = prove(proof, folder, depth=depth)
+    assert verdict.proved, verdict.log
+
+
+def check_refuted(proof: QueueProof, folder: Path, *, depth: int, broken: str) -> None:
+    """A counterexample from reset breaks the property whose text begins so."""
+    verdict = prove(proof, folder, depth=depth, faulty=True)
+    assert not verdict.proved
+    assert f'"{broken}' in (verdict.violated or ""), verdict.log
 
 
 def signal_of(module: Module | Fragment, name: str) -> Signal:

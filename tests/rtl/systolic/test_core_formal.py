@@ -33,9 +33,6 @@ class EdgeProof(QueueProof):
 
     depth = 2
 
-    def __init__(self) -> None:
-        super().__init__(capacity=0, patience=0)
-
 
 class LoaderProof(EdgeProof):
     """Rows go where the header says, each beat once and only its operands; what is wrong is told and goes nowhere.

@@ -15,7 +15,7 @@ from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
 from pullback.rtl.systolic.packets import HEADER
 from pullback.rtl.systolic.transfers import Deliver, Fetch, _Columns, _Rows, memory_port, transfer
 
-from ..stream.formal import QueueProof, prove, signal_of, with_fault
+from ..stream.formal import QueueProof, check_proved, check_refuted, signal_of, with_fault
 
 pytestmark = pytest.mark.formal
 
@@ -33,7 +33,7 @@ class TransferProof(QueueProof):
     depth = 2
 
     def __init__(self, part: type) -> None:
-        super().__init__(capacity=0, patience=0)
+        super().__init__()
         self.dut: Any = part(BUILD, PORT)
 
     def common(self, m: Module) -> Fragment:
@@ -251,9 +251,7 @@ PROOFS: dict[str, tuple[type[TransferProof], type]] = {
 @pytest.mark.parametrize("name", PROOFS)
 def test_proved(name, tmp_path):
     proof, part = PROOFS[name]
-    made = proof(part)
-    verdict = prove(made, tmp_path, depth=made.depth)
-    assert verdict.proved, verdict.log
+    check_proved(proof(part), tmp_path, depth=proof.depth)
 
 
 FAULTS = {
@@ -277,6 +275,4 @@ def test_fault_is_refuted(name, tmp_path, monkeypatch):
     proof, part, wrong, fault, broken = FAULTS[name]
     faulty = with_fault(wrong, *fault)
     monkeypatch.setattr(transfers, wrong.__name__, faulty)
-    verdict = prove(proof(getattr(transfers, part.__name__)), tmp_path, depth=12, faulty=True)
-    assert not verdict.proved
-    assert f'"{broken}' in (verdict.violated or ""), verdict.log
+    check_refuted(proof(getattr(transfers, part.__name__)), tmp_path, depth=12, broken=broken)
