@@ -137,14 +137,15 @@ class Target:
         Makes the component.
     aim : Aim
     device : Device
-    apart : str
-        As `netlist` has it.
+    apart, controls : str, int
+        As `netlist` has them.
     """
 
     make: Callable[[], wiring.Component]
     aim: Aim = Aim()  # noqa: RUF009  (frozen)
     device: Device = Device()  # noqa: RUF009
     apart: str = ""
+    controls: int = 1
 
 
 def targets(build: Build) -> dict[str, Target]:
@@ -164,10 +165,10 @@ def targets(build: Build) -> dict[str, Target]:
     rows = RowBuild(longest=512, family="ecp5", ram="ecp5")
     for name, companion in COMPANIONS.items():
         made[f"companion.{name}"] = Target(partial(companion, rows))
-    for name, make, aim in (("array", array, Aim(230)), ("unit", unit, Aim(130))):
+    for name, make, aim in (("array", array, Aim(230)), ("unit", unit, Aim(200, placer="heap"))):
         for part, packed in (("25f", False), ("85f", False), ("85f", True)):
             made[f"{name}.{part}" + (".packed" if packed else "")] = Target(
-                partial(make, part, packed), aim=aim, device=PARTS[part], apart="element_*"
+                partial(make, part, packed), aim=aim, device=PARTS[part], apart="element_*", controls=8
             )
     return made
 
@@ -218,7 +219,7 @@ class Table:
 
 def mark(target: Target) -> str:
     """The stamp of what it makes."""
-    return stamp(target.make(), apart=target.apart)
+    return stamp(target.make(), apart=target.apart, controls=target.controls)
 
 
 def main() -> int:
@@ -235,7 +236,7 @@ def main() -> int:
     parser.add_argument(
         "--frequency",
         type=float,
-        help="MHz to aim at, without insisting (150; VJP cores 96, units 130, arrays 230)",
+        help="MHz to aim at, without insisting (150; VJP cores 96, units 200, arrays 230)",
     )
     parser.add_argument(
         "--clock", type=float, default=175.0, help="MHz that registers are inserted for (175)"
@@ -253,7 +254,10 @@ def main() -> int:
         print(f"no target matches {' '.join(options.patterns)}; --list shows them", file=sys.stderr)
         return 2
     if options.frequency is not None:
-        known = {name: replace(each, aim=Aim(options.frequency)) for name, each in known.items()}
+        known = {
+            name: replace(each, aim=replace(each.aim, frequency=options.frequency, insist=False))
+            for name, each in known.items()
+        }
     setting = {
         "tools": tool_versions(),
         "build": asdict(build),
@@ -283,7 +287,11 @@ def main() -> int:
                 return
             component = target.make()
             made: Netlist = netlist(
-                component, directory=work / name, workers=options.workers, apart=target.apart
+                component,
+                directory=work / name,
+                workers=options.workers,
+                apart=target.apart,
+                controls=target.controls,
             )
             entry: dict[str, Any] = {
                 "stamp": stamped,

@@ -39,6 +39,11 @@ def rows(header: list[str], body: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body)) + "\n"
 
 
+def _aim(aim: dict[str, Any]) -> str:
+    placer = "" if aim["placer"] == "static" else f" {aim['placer']}"
+    return f"{aim['frequency']:g}" + ("!" if aim["insist"] else "") + placer
+
+
 AREA = ["LUT4", "COMB", "FF", "DPR", "EBR", "MULT", "aim", "MHz", "range", "seeds"]
 
 
@@ -51,7 +56,7 @@ def measured(results: dict[str, dict[str, Any]], *, last: dict[str, str] | None 
             [
                 f"`{name}`",
                 *(str(area[key]) for key in ("lut4", "comb", "ff", "dpr16x4", "ebr", "mult")),
-                f"{entry['aim']['frequency']:g}" + ("!" if entry["aim"]["insist"] else ""),
+                _aim(entry["aim"]),
                 f"**{entry['fmax']:.1f}**",
                 f"{min(clocks):.1f}–{max(clocks):.1f}",
                 str(len(clocks)),
@@ -75,9 +80,9 @@ def synthesis(content: dict[str, Any]) -> str:
     cameras = {name: entry for name, entry in done.items() if name not in arrays}
     flow = (
         f"yosys {tools['yosys']}, nextpnr {tools['nextpnr']}, {content['placement']}. Aim: what placement and routing "
-        "aim at, in MHz, with ! where the router insists on it. MHz is the median over the seeds; every component is "
-        "measured alone in a harness of registers, whose cells are not counted. COMB is nextpnr's count with carry "
-        "cells and distributed RAM."
+        "aim at, in MHz, with ! where the router insists on it, and the placer where it is not nextpnr's static one. "
+        "MHz is the median over the seeds; every component is measured alone in a harness of registers, whose cells "
+        "are not counted. COMB is nextpnr's count with carry cells and distributed RAM."
     )
     parts = []
     if cameras:

@@ -73,12 +73,19 @@ class Mapped:
 
 
 def mapped(
-    component: Component, family: str, directory: Path, *, workers: int = 1, apart: str = ""
+    component: Component,
+    family: str,
+    directory: Path,
+    *,
+    workers: int = 1,
+    apart: str = "",
+    controls: int = 1,
 ) -> Mapped:
     """Synthesises a component for a family.
 
-    For the ECP5 it is mapped as `synthesis.netlist` does it, unit by unit, without the harness; ``workers`` and
-    ``apart`` are meant as there. For all else yosys maps it in one run. Pads are left out, but on Nexus.
+    For the ECP5 it is mapped as `synthesis.netlist` does it, unit by unit, without the harness; ``workers``,
+    ``apart`` and ``controls`` are meant as there. For all else yosys maps it in one run. Pads are left out, but on
+    Nexus.
 
     The directory (made if it is not there) receives ``core.v``, ``script.ys``, ``yosys.log`` and the netlist as
     ``mapped.json`` and ``mapped.v``; mapped units in its folder ``units`` are taken as they are.
@@ -96,13 +103,14 @@ def mapped(
     directory.mkdir(parents=True, exist_ok=True)
     core = unambiguous(verilog(component, _CORE))
     (directory / "core.v").write_text(core)
-    units = Units.of(core, apart) if family == "ecp5" else Units(texts={}, stamps={})
-    units.map(directory, workers)
+    units = Units.of(core, apart, controls) if family == "ecp5" else None
+    if units is not None:
+        units.map(directory, workers)
     script = [
         "read_verilog core.v",
-        *units.out,
+        *([] if units is None else units.out),
         f"{synthesis} -top {_CORE}",
-        *units.back,
+        *([] if units is None else units.back),
         "flatten",
         "opt_clean",
         "write_json mapped.json",

@@ -29,10 +29,31 @@ _MODULE = re.compile(r"^(?:\(\*.*\*\)\n)*module (\S+?) ?\(.*?^endmodule$", re.MU
 # A unit forgets that it was the top: what is around it is.
 _SCRIPT = """\
 read_verilog {stamp}.v
-synth_ecp5 -top {name}
+%s
 setattr -mod -unset top *
 write_rtlil {stamp}.part
 """
+_WHOLE = "synth_ecp5 -top {name}"
+
+# Registers that `synth_ecp5` of yosys 0.70 makes, in its own step that follows.
+_REGISTERS = (
+    "$_DFF_?_ 01", "$_DFF_?P?_ r", "$_SDFF_?P?_ r", "$_DFFE_??_ 01", "$_DFFE_?P??_ r", "$_SDFFE_?P??_ r",
+    "$_DLATCH_?_ x",
+)  # fmt: skip
+
+
+def _unit_script(controls: int) -> str:
+    """What yosys is told of a unit, ``{stamp}`` and ``{name}`` still to be filled in."""
+    if controls <= 1:
+        return _SCRIPT % _WHOLE
+    made = " ".join(f"-cell {each}" for each in _REGISTERS)
+    steps = [
+        f"{_WHOLE} -run :map_ffs",
+        "opt_clean",
+        f"dfflegalize {made} -mince {controls} -minsrst {controls}",
+        f"{_WHOLE} -run map_ffs:",
+    ]
+    return _SCRIPT % "\n".join(steps)
 
 
 _DECLARED = re.compile(r"^  (input|output|wire|reg) (?:\[\d+:0\] )?(\S+?) ?(?:;| =)", re.MULTILINE)
@@ -70,15 +91,18 @@ class Units:
         Name of the module -> Verilog of the unit; units inside it are black boxes.
     stamps : dict of str to str
         Name of the module -> hash of its text, the script and the tools' versions.
+    script : str
+        What yosys is told of each, ``{stamp}`` and ``{name}`` to be filled in.
     """
 
     texts: dict[str, str]
     stamps: dict[str, str]
+    script: str
 
     @classmethod
-    def of(cls, core: str, apart: str = "") -> Units:
+    def of(cls, core: str, apart: str = "", controls: int = 1) -> Units:
         """Units of a core in plain Verilog: its submodules, and whatever below them has a name that matches ``apart``
-        (with * and ?).
+        (with * and ?). Clears and enables of fewer than ``controls`` registers become logic in front of these.
 
         Raises
         ------
@@ -86,12 +110,12 @@ class Units:
             If yosys or nextpnr is not installed.
         """
         tools = tool_versions()
-        texts = _texts(core, apart)
+        texts, script = _texts(core, apart), _unit_script(controls)
         stamps = {
-            name: hashlib.sha256(f"{text}{_SCRIPT}{tools}".encode()).hexdigest()
+            name: hashlib.sha256(f"{text}{script}{tools}".encode()).hexdigest()
             for name, text in texts.items()
         }
-        return cls(texts=texts, stamps=stamps)
+        return cls(texts=texts, stamps=stamps, script=script)
 
     def map(self, directory: Path, workers: int = 1) -> None:
         """Leaves every unit as ``units/STAMP.il`` in a directory, ``workers`` at a time; one that is there is kept.
@@ -103,7 +127,7 @@ class Units:
         """
 
         def one(name: str) -> None:
-            _map(name, self.texts[name], directory / _FOLDER, self.stamps[name])
+            _map(name, self.texts[name], directory / _FOLDER, self.stamps[name], self.script)
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(one, self.texts))
@@ -147,12 +171,12 @@ def _black_box(module: str) -> str:
     return "\n".join(["(* blackbox *)", header, *directions, "endmodule"])
 
 
-def _map(name: str, text: str, directory: Path, stamp: str) -> None:
+def _map(name: str, text: str, directory: Path, stamp: str, script: str) -> None:
     if (directory / f"{stamp}.il").exists():
         return
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{stamp}.v").write_text(text)
-    run_yosys(_SCRIPT.format(stamp=stamp, name=name), directory, stem=stamp, log=f"{stamp}.log")
+    run_yosys(script.format(stamp=stamp, name=name), directory, stem=stamp, log=f"{stamp}.log")
     # Under its own name only once it is whole.
     (directory / f"{stamp}.part").rename(directory / f"{stamp}.il")
 

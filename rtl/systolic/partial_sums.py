@@ -29,7 +29,7 @@ class PartialSums(wiring.Component):
     clock, no stall. **Contract of the user**: what is read `lead` clocks after the command that writes it is looked at
     by nobody; later it is the new row.
 
-    A sum that does not fit wraps, and ``overflow`` says so a clock after the row.
+    A sum that does not fit wraps, and ``overflow`` says so two clocks after the row.
 
     Parameters
     ----------
@@ -49,6 +49,8 @@ class PartialSums(wiring.Component):
     turns : In(1)
         The next row is that of ``beside``.
     o : Out(ArrayLayout(signed(wide), lanes))
+    negative : Out(lanes)
+        ``o < 0``, in registers beside those of ``o``: what hangs on the signs may lie apart from the sums.
     overflow : Out(1)
         One of the lanes has wrapped.
 
@@ -78,6 +80,7 @@ class PartialSums(wiring.Component):
                 "beside": In(data.ArrayLayout(signed(wide), lanes)),
                 "turns": In(1),
                 "o": Out(data.ArrayLayout(signed(wide), lanes)),
+                "negative": Out(lanes),
                 "overflow": Out(1),
             }
         )
@@ -108,10 +111,15 @@ class PartialSums(wiring.Component):
                 adder.select.eq(turns[k]),
             ]
             m.d.sync += total.eq(exact)
-            # The last bit of the carry chain and its neighbour; whether they differ is seen a clock later.
-            top = Signal(name=f"top_{k}", reset_less=True)
-            m.d.sync += top.eq(exact[-1])
-            wrapped.append(top != total[-1])
+            # The last bit of the carry chain and its neighbour; whether they differ is seen a clock later, and
+            # gathered from all lanes in the next.
+            top, wraps = (Signal(name=f"{name}_{k}", reset_less=True) for name in ("top", "wraps"))
+            m.d.sync += [top.eq(exact[-1]), wraps.eq(top != total[-1])]
+            wrapped.append(wraps)
+            # With a reset, without which synthesis would take it for one of the sum.
+            negative = Signal(name=f"negative_{k}", init=1)
+            m.d.sync += negative.eq(exact[-2])
+            m.d.comb += self.negative[k].eq(negative)
             totals.append(total)
         m.d.sync += self.overflow.eq(Cat(wrapped).any())
         m.d.comb += [

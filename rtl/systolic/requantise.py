@@ -43,18 +43,18 @@ def chosen(total: int, *, shift: int = 0, leak: int = 0, relu: int = 0, top: int
 
 
 class _Settings:
-    """The settings of neighbouring lanes when each is needed: ``amounts``, ``adjoint`` with the sums, then ``relu``,
-    ``backward``, then ``most``.
+    """The settings of neighbouring lanes when each is needed: ``amounts``, ``adjoint`` a clock before the sums, then,
+    a clock after these, ``relu``, ``backward``, then ``most``.
     """
 
     def __init__(self, m: Module, shape: data.StructLayout, told: Value) -> None:
         how: Any = data.View(shape, told[:-1])
         self.adjoint = told[-1]
         self.amounts = how.upper, how.lower
-        self.relu = delayed(m, "relu", how.relu, 1)
-        self.backward = delayed(m, "backward", self.adjoint, 1)
+        self.relu = delayed(m, "relu", how.relu, 2)
+        self.backward = delayed(m, "backward", self.adjoint, 2)
         hi = (1 << (how.top.shape().width - 1)) - 1
-        self.most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 2)
+        self.most = delayed(m, "most", Mux(self.adjoint, hi, how.top), 3)
 
 
 class Requantise(wiring.Component):
@@ -66,7 +66,8 @@ class Requantise(wiring.Component):
     One rounding, half up, and one saturation in either direction.
 
     Latency 4, a row a clock, no stall and no reset: what enters invalid leaves invalid. Settings may change with every
-    row; they come `lead` clocks before it, as one register would have to reach the shifters of all lanes.
+    row; they come `lead` clocks before it, as one register would have to reach the shifters of all lanes, and branches
+    `branch_lead` clocks before it, so that of a shift only the sign of the sum is still to be known.
 
     Parameters
     ----------
@@ -82,6 +83,8 @@ class Requantise(wiring.Component):
     how : In(settings(total, code))
     adjoint : In(1)
     sums : In(ArrayLayout(signed(total), lanes))
+    negative : In(lanes)
+        Their signs.
     branch_i, branch_o : In, Out(ArrayLayout(BRANCH, lanes))
     codes : Out(ArrayLayout(signed(code), lanes))
     clipped : Out(lanes)
@@ -93,7 +96,8 @@ class Requantise(wiring.Component):
         If a code is not narrower than a sum, or there is no lane.
     """
 
-    lead = 1
+    lead = 2
+    branch_lead = 1
     latency = 4
 
     def __init__(self, lanes: int, total: int, code: int) -> None:
@@ -107,6 +111,7 @@ class Requantise(wiring.Component):
                 "how": In(settings(total, code)),
                 "adjoint": In(1),
                 "sums": In(data.ArrayLayout(signed(total), lanes)),
+                "negative": In(lanes),
                 "branch_i": In(data.ArrayLayout(BRANCH, lanes)),
                 "branch_o": Out(data.ArrayLayout(BRANCH, lanes)),
                 "codes": Out(data.ArrayLayout(signed(code), lanes)),
@@ -116,8 +121,8 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        # 1: the branch, and shifted coarsely. 2: finely, with a bit kept for rounding. 3: rounded, and compared. 4: the
-        # code.
+        # 0: by how much, for either sign. 1: the branch, and shifted coarsely. 2: finely, with a bit kept for
+        # rounding. 3: rounded, and compared. 4: the code.
         count = min(self._lanes, 2 * COPIES)
         told = copies(m, "told", Cat(self.how, self.adjoint), count)
         settings_of = [_Settings(m, self.how.shape(), each) for each in told]
@@ -133,16 +138,26 @@ class Requantise(wiring.Component):
             m.d.sync += made.eq(value)
             return made
 
+        # 0, a clock before the sum: what its sign will choose from.
+        given = self.branch_i[k].upper
+        if_above, if_below = (
+            (
+                register(f"{name}_upper", Mux(told.adjoint, given, above)),
+                register(f"{name}_amount", Mux(Mux(told.adjoint, given, above), *told.amounts)),
+            )
+            for name, above in (("above", Const(1)), ("below", Const(0)))
+        )
+        passes = register("passes", self.branch_i[k].passes)
+
         # 1. Of 0 nothing is left by any shift, so that it is not above needs not be known before the branch is noted.
-        upper = Mux(told.adjoint, self.branch_i[k].upper, ~self.sums[k][-1])
-        amount = Mux(upper, *told.amounts)
+        upper, amount = (Mux(self.negative[k], b, a) for a, b in zip(if_above, if_below, strict=True))
         # Twice the sum, so that the bit below the code's lowest one is there for every shift.
         doubled = Cat(Const(0, 1), self.sums[k]).as_signed()
         coarse = register("coarse", doubled >> Cat(Const(0, 3), amount[3:]), signed(total + 1))
         fine = register("fine", amount[:3])
         above = register("above", upper)
         some = register("some", Cat(self.sums[k][n : n + 8].any() for n in range(0, total, 8)))
-        passed = register("passed", self.branch_i[k].passes)
+        passed = register("passed", passes)
 
         # 2. What is too wide for any fine shift is known before it; the rest has few bits.
         near = min(code + 9, total + 1)

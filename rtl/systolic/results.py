@@ -62,7 +62,7 @@ class Results(wiring.Component):
     result : Out(1)
         In this clock codes leave, or sums of dW are written.
     overflow, clipped : Out(1)
-        A partial sum wrapped; a code saturated, a clock before.
+        A partial sum wrapped; a code saturated, two clocks before.
 
     Attributes
     ----------
@@ -205,7 +205,7 @@ class Results(wiring.Component):
             beside = Signal(signed(build.total), name=f"beside_{k}", reset_less=True)
             m.d.sync += beside.eq(self.pooled[k] | scale.o[k] | Mux(fills[k], self.filled[k], 0))
             m.d.comb += [sums.i[k].eq(self.sums[k]), sums.beside[k].eq(beside)]
-        m.d.comb += self.overflow.eq(sums.overflow & delayed(m, "adds", step, self._before + 1, reset=True))
+        m.d.comb += self.overflow.eq(sums.overflow & delayed(m, "adds", step, self._before + 2, reset=True))
         return sums
 
     def _codes(
@@ -242,13 +242,14 @@ class Results(wiring.Component):
             requantise.how.eq(delayed(m, "how", now.how.as_value(), ahead)),
             requantise.adjoint.eq(delayed(m, "adjoint", takes, ahead)),
             requantise.sums.eq(sums.o),
-            requantise.branch_i.eq(delayed(m, "taken", ram.read_data, 1)),
+            requantise.negative.eq(sums.negative),
+            requantise.branch_i.eq(ram.read_data),
             self.emitted.valid.eq(delayed(m, "emits", emits, self._before, reset=True)),
         ]
+        branches = delayed(m, "taken", ram.read_data, Requantise.branch_lead)
         for k in range(columns):
-            m.d.comb += self.emitted.payload[k].eq(
-                Mux(taken[k], requantise.branch_i[k].as_value(), sums.o[k])
-            )
+            branch = branches.word_select(k, BRANCH.size)
+            m.d.comb += self.emitted.payload[k].eq(Mux(taken[k], branch, sums.o[k]))
         whole = Signal()
         m.d.comb += whole.eq(step & loops.last[_INNER] & ~now.keep & (kind != Kind.DW))
         notes = delayed(m, "notes", whole & (now.branches.use == Branches.NOTE), self._behind, reset=True)
@@ -269,13 +270,19 @@ class Results(wiring.Component):
         behind = self._behind - Affine.latency
         m.d.comb += [
             ram.read_row.eq(
-                delayed(m, "taken_at", branches_at, self._before - Affine.latency - ram.latency - 1)
+                delayed(
+                    m,
+                    "taken_at",
+                    branches_at,
+                    self._before - Affine.latency - ram.latency - Requantise.branch_lead,
+                )
             ),
             ram.write_row.eq(delayed(m, "branches_at", branches_at, behind)),
             ram.write_data.eq(requantise.branch_o),
             ram.write.eq(notes),
             self.write_at.eq(delayed(m, "codes_at", codes_at, behind)),
         ]
-        m.d.sync += self.clipped.eq(requantise.clipped.any() & writes)
+        clips = delayed(m, "clips", requantise.clipped.any(), 1)
+        m.d.sync += self.clipped.eq(clips & delayed(m, "wrote", writes, 1, reset=True))
         m.d.comb += [self.write_data[k].eq(requantise.codes[k]) for k in range(columns)]
         return writes

@@ -9,6 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import enables
 from ..stream.fifo import FlowFifo
 from ..stream.reset import ResetLater
 from .array import SystolicArray
@@ -52,12 +53,14 @@ def _leave(
     one memory for whole rows would be as wide as the chip. ``last`` goes with the last part.
     """
     flight = clocks + 3 + Affine.latency  # the room that is seen, the row that is read, two registers
-    valid = delayed(late, f"{name}_comes", valid, 1, reset=True)
+    parts = [*row[:-1], Cat(row[-1], last)]
+    # What these are in reset is not looked at: that of the FIFOs ends a clock later.
+    comes = enables(m, f"{name}_comes", valid, len(parts))
     fifos = []
-    for k, part in enumerate([*row[:-1], Cat(row[-1], last)]):
+    for k, part in enumerate(parts):
         fifo = FlowFifo(unsigned(len(part)), 2 * flight + 3, flight)
         m.submodules[f"{name}_{k}"] = ResetLater(fifo)
-        m.d.comb += [fifo.i.valid.eq(valid), fifo.i.payload.eq(delayed(m, f"{name}_part_{k}", part, 1))]
+        m.d.comb += [fifo.i.valid.eq(comes[k]), fifo.i.payload.eq(delayed(m, f"{name}_part_{k}", part, 1))]
         fifos.append(fifo)
     return fifos
 

@@ -82,6 +82,37 @@ class Twins(wiring.Component):
         return m
 
 
+class Held(wiring.Component):
+    """Three registers under an enable of their own, in a unit."""
+
+    class Inside(wiring.Component):
+        def __init__(self):
+            super().__init__({"i": In(3), "on": In(1), "o": Out(3)})
+
+        def elaborate(self, platform):
+            m = Module()
+            o = Signal(3, reset_less=True)
+            with m.If(self.on):
+                m.d.sync += o.eq(self.i)
+            m.d.comb += self.o.eq(o)
+            return m
+
+    def __init__(self):
+        super().__init__({"i": In(3), "on": In(1), "o": Out(3)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.inside = inside = Held.Inside()
+        m.d.comb += [inside.i.eq(self.i), inside.on.eq(self.on), self.o.eq(inside.o)]
+        return m
+
+
+def test_an_enable_of_few_registers_becomes_logic(tmp_path):
+    found = {few: netlist(Held(), directory=tmp_path / str(few), controls=few).area for few in (1, 3, 4)}
+    assert [(area.ff, area.lut4) for area in found.values()] == [(3, 0), (3, 0), (3, 3)]
+    assert stamp(Held()) != stamp(Held(), controls=4)
+
+
 def test_units_inside_a_unit_stay_apart(tmp_path):
     merged = netlist(Twins(), directory=tmp_path / "merged")
     apart = netlist(Twins(), directory=tmp_path / "apart", apart="element_*")
@@ -128,6 +159,16 @@ def test_area_and_clock_of_an_adder(tmp_path):
     nanoseconds = float(re.search(r"([\d.]+) ns", done.path)[1])
     assert min(r.fmax for r in done.routes) == pytest.approx(1000 / nanoseconds, rel=0.01)
     assert json.loads(json.dumps(done.as_json()))["fmax"] == done.fmax
+
+
+def test_placers(tmp_path):
+    made = netlist(Adder(), directory=tmp_path)
+    for placer in ("static", "heap"):
+        assert route(made, 1, aim=Aim(200, placer=placer)).fmax > 150
+        log = (tmp_path / f"route-85k-CABGA756-6-{placer}-200-1.log").read_text()
+        assert ("Static placer" in log, "HeAP Placer" in log) == (placer == "static", placer == "heap")
+    with pytest.raises(ValueError, match="placer 'sa' is unknown; give static or heap"):
+        Aim(placer="sa")
 
 
 def test_the_router_insists_on_an_aim(tmp_path):

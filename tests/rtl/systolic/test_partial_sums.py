@@ -10,7 +10,7 @@ import pytest
 
 from pullback.gen.verilog import simulation_verilog
 from pullback.rtl.systolic.partial_sums import PartialSums, command
-from pullback.sim.bench.waves import pack, play
+from pullback.sim.bench.waves import pack, play, unpack
 
 CELLS = Path(__file__).parents[3] / "sim" / "cells"
 MODELS = {f"{name}.v": (CELLS / f"{name}.v").read_text() for name in ("ecp5_dp16kd", "ecp5_ccu2c")}
@@ -79,9 +79,11 @@ def test_rows_grow(lanes, rows, narrow, wide, family, simulator):
         "turns": [0] * (dut.lead - 1) + turns.astype(int).tolist() + [0] * 3,
     }
     sources = {"core.sv": simulation_verilog(dut)} | (MODELS if family == "ecp5" else {})
-    shown = play(sources, waves, ["o", "overflow"], simulator)
+    shown = play(sources, waves, ["o", "negative", "overflow"], simulator)
     assert shown["o"][start:-1] == want
-    assert shown["overflow"][start + 1 :] == wrapped
+    signs = [pack([lane < 0 for lane in unpack(word, lanes, wide)], 1) for word in want]
+    assert shown["negative"][start:-1] == signs
+    assert shown["overflow"][start + 2 :] == wrapped[:-1]
     assert sum(looked) > 50 and (wide > 20 or 5 < sum(wrapped) < clocks), (sum(looked), sum(wrapped))
 
 

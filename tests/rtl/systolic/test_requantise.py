@@ -55,7 +55,7 @@ def test_equals_golden(total, code, simulator):
     rng = np.random.default_rng(total)
     rows = 40
     bins: dict[str, int] = dict.fromkeys(("low", "high", "clipped at top", "tie", "relu zero", "leaky"), 0)
-    words: dict[str, list[int]] = {name: [] for name in ("how", "adjoint", "sums", "branch_i")}
+    words: dict[str, list[int]] = {name: [] for name in ("how", "adjoint", "sums", "negative", "branch_i")}
     codes, masks, clipped = [], [], []
     for how, adjoint in product(cases(total, code), (0, 1)):
         s = stimulus(rng, total, how, rows)
@@ -65,6 +65,7 @@ def test_equals_golden(total, code, simulator):
         words["how"] += [word] * rows
         words["adjoint"] += [adjoint] * rows
         words["sums"] += [pack(row, total) for row in s]
+        words["negative"] += [pack(row < 0, 1) for row in s]
         words["branch_i"] += [pack(row, 2) for row in given]
         wide = replace(how, bits=62, top=1 << 60)
         if adjoint:
@@ -84,8 +85,13 @@ def test_equals_golden(total, code, simulator):
         masks.append(mask)
     assert all(bins.values()), bins
     tail = Requantise.lead + Requantise.latency
+    lates = {
+        "sums": Requantise.lead,
+        "negative": Requantise.lead,
+        "branch_i": Requantise.lead - Requantise.branch_lead,
+    }
     for name, values in words.items():
-        late = 0 if name in ("how", "adjoint") else Requantise.lead
+        late = lates.get(name, 0)
         words[name] = [values[0]] * late + values + [values[-1]] * (tail - late)
     sources, _ = generated(f"requantise {LANES} {total} {code}", lambda: Requantise(LANES, total, code))
     shown = play(sources, words, ["codes", "branch_o", "clipped"], simulator)
