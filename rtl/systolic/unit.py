@@ -46,9 +46,7 @@ _TOGETHER = 4
 """Operands of a row that leave through one FIFO."""
 
 
-def _leave(
-    m: Module, late: Module, name: str, valid: Value, row: list[Value], last: Value, clocks: int
-) -> list[FlowFifo]:
+def _leave(m: Module, name: str, valid: Value, row: list[Value], last: Value, clocks: int) -> list[FlowFifo]:
     """FIFOs that catch a row a clock, that many clocks after it was sent for: one for every part of it, all in step, as
     one memory for whole rows would be as wide as the chip. ``last`` goes with the last part.
     """
@@ -282,7 +280,6 @@ class ArrayUnit(wiring.Component):
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         stores = _leave(
             m,
-            late,
             "store",
             delayed(late, "stored", stored, self._read, reset=True),
             [Cat(read[k : k + _TOGETHER]) for k in range(0, build.lanes, _TOGETHER)],
@@ -291,7 +288,6 @@ class ArrayUnit(wiring.Component):
         )
         emits = _leave(
             m,
-            late,
             "emit",
             results.emitted.valid,
             list(results.emitted.payload),
