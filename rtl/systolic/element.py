@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, ResetSignal, ShapeLike, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -37,6 +37,8 @@ def signature(build: ArrayBuild) -> dict[str, Any]:
         "early_o": Out(EARLY),
         "late_i": In(LATE),
         "late_o": Out(LATE),
+        "clear_i": In(1),
+        "clear_o": Out(1),
         "sum_i": In(sums),
         "sum_o": Out(sums),
         "drain_i": In(sums),
@@ -70,6 +72,8 @@ class ProcessingElement(wiring.Component):
     v_west_i : In(build.word)
     early_i, early_o : In(EARLY), Out(EARLY)
     late_i, late_o : In(LATE), Out(LATE)
+    clear_i, clear_o : In(1), Out(1)
+        A reset on its way east and south, an element a clock: what is held becomes zero.
     sum_i, sum_o : In, Out(ArrayLayout(build.sum, build.shared))
         Sums of the columns, moving south.
     drain_i, drain_o : In, Out(ArrayLayout(build.sum, build.shared))
@@ -89,7 +93,7 @@ class ProcessingElement(wiring.Component):
         held = _register("held", build.word)
         with m.If(early.load):
             m.d.sync += held.eq(v)
-        _known(m, held)
+        _known(m, self, held)
 
         m.submodules.multiplier = multiplier = Multiplier(
             build.word, build.word, family=build.family, site=self._site
@@ -136,7 +140,7 @@ class PackedElement(wiring.Component):
         factor = _register("factor", unsigned(upper))
         with m.If(early.load):
             m.d.sync += [below.eq(v[0]), above.eq(v[1] - v[0][-1]), factor.eq(v[1][:upper])]
-        _known(m, below, above, factor)
+        _known(m, self, below, above, factor)
         both = Cat(below, below[-1], above).as_signed()
         m.submodules.multiplier = multiplier = Multiplier(
             build.word, both.shape(), family=build.family, site=self._site
@@ -175,14 +179,15 @@ def _register(name: str, shape: ShapeLike) -> Signal:
     return Signal(shape, name=name, reset_less=True)
 
 
-def _known(m: Module, *held: Signal) -> None:
+def _known(m: Module, element: Any, *held: Signal) -> None:
     """Zero after reset: what knows nothing until the first tile would make sums unknown that are zero.
 
-    Each element has a register of its own between, as one reset would have to reach the operands of all.
+    The reset passes from element to element, as one would have to reach all over the chip.
     """
-    reset = _register("reset", unsigned(1))
-    m.d.sync += reset.eq(ResetSignal())
-    with m.If(reset):
+    clear = _register("clear", unsigned(1))
+    m.d.sync += clear.eq(element.clear_i)
+    m.d.comb += element.clear_o.eq(clear)
+    with m.If(clear):
         m.d.sync += [each.eq(0) for each in held]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, ResetSignal, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,7 +21,8 @@ class Mesh(wiring.Component):
     What enters a row in clock t reaches column c at t + c, v at t + 2c; where two columns share a multiplier h is there
     at t + w, w = floor(c / 2), and v at t + c + w. Going south from row r - 1 to row r takes a clock for sums and two
     for v, and one more for both where a band of the chip ends (`ArrayBuild.crossings`). See
-    :class:`~pullback.rtl.systolic.skew.Skew` for when what has to enter.
+    :class:`~pullback.rtl.systolic.skew.Skew` for when what has to enter. A reset passes an element a clock,
+    too, and so keeps ahead of what enters after it.
 
     Parameters
     ----------
@@ -79,6 +80,7 @@ class Mesh(wiring.Component):
             m.d.sync += crossing.eq(bits)
             return crossing
 
+        clear: Value = ResetSignal()
         for r in rows:
             for c in columns:
                 element = elements[r][c]
@@ -89,7 +91,9 @@ class Mesh(wiring.Component):
                         element.v_west_i.eq(self.west[r]),
                         element.early_i.eq(self.early[r]),
                         element.late_i.eq(self.late[r]),
+                        element.clear_i.eq(clear),
                     ]
+                    clear = element.clear_o
                 else:
                     left = elements[r][c - 1]
                     m.d.comb += [
@@ -97,6 +101,7 @@ class Mesh(wiring.Component):
                         element.v_west_i.eq(left.v_o[build.shared - 1]),
                         element.early_i.eq(left.early_o),
                         element.late_i.eq(left.late_o),
+                        element.clear_i.eq(left.clear_o),
                     ]
                 if r == 0:
                     m.d.comb += [

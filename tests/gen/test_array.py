@@ -21,16 +21,6 @@ LUTS = 24288
 """Look-up tables of an LFE5U-25F, and as many registers, as nextpnr 0.11.1 counts them."""
 
 
-def test_every_multiplier_of_a_25f(tmp_path):
-    build = largest("25k")
-    area = netlist(SystolicArray(build, site=sites("25k", build)), directory=tmp_path).area
-    print(area)
-    assert area.mult == DEVICE.macros["MULT18X18D"] == build.rows * build.columns == 28
-    assert area.ebr == area.dpr16x4 == 0
-    # A carry cell takes two look-up tables.
-    assert area.lut4 + 2 * area.carry < LUTS / 8 and area.ff < LUTS / 4
-
-
 def test_the_whole_unit_fits_into_a_25f(tmp_path):
     """With memories, partial sums, requantisation, pools and programme: elements apart, each multiplier at its site,
     placed and routed with one seed.
@@ -43,6 +33,7 @@ def test_the_whole_unit_fits_into_a_25f(tmp_path):
     print(made.packed(done), done)
     log = next(tmp_path.glob("route-*.log")).read_text()
     assert re.search(r"MULT18X18D:\s+28/\s+28 ", log)
+    assert made.area.mult == DEVICE.macros["MULT18X18D"]
     # Operands: as many words as lanes in each of three memories, a block a bank. The rest lies beside them.
     assert 3 * around.lanes <= made.area.ebr <= DEVICE.macros["DP16KD"]
     assert done.comb <= LUTS and done.fmax >= 60
@@ -54,6 +45,11 @@ def test_the_array_fits_into_the_chip(tmp_path):
     build = largest("25k")
     made = netlist(SystolicArray(build, site=sites("25k", build)), directory=tmp_path, apart="element_*")
     done = route(made, 1, aim=Aim(250), device=DEVICE)
-    print(made.packed(done), done)
+    area = made.packed(done)
+    print(area, done)
     log = next(tmp_path.glob("route-*.log")).read_text()
     assert re.search(r"MULT18X18D:\s+28/\s+28 ", log)
+    assert area.mult == DEVICE.macros["MULT18X18D"] == build.rows * build.columns == 28
+    assert area.ebr == area.dpr16x4 == 0
+    # A carry cell takes two look-up tables.
+    assert area.lut4 + 2 * area.carry < LUTS / 8 and area.ff < LUTS / 4
