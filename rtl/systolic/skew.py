@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, ResetSignal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,17 +19,6 @@ SLOT = data.StructLayout({"load": 1, "keep": 1, "drain": 1, "west": 1})
 row of an output-stationary one). ``keep``: output-stationary, sums stay where they are. ``drain``: no operands; sums
 leave and start from zero. ``west``: v comes from the west where this row's wave passes, else from the north.
 """
-
-
-def _cleared(m: Module, name: str, value: Value, clocks: int, clear: Value) -> Value:
-    """As `delayed`, zero behind a clock of ``clear``: a reset that goes from row to row, or column to column, no slower
-    than what it clears, since one for all would have to reach across the chip.
-    """
-    for k in range(1, clocks + 1):
-        register = Signal.like(value, name=f"{name}_{k}", init=0, reset_less=True)
-        m.d.sync += register.eq(Mux(clear, 0, value))
-        value = register
-    return value
 
 
 class Skew(wiring.Component):
@@ -90,18 +79,19 @@ class Skew(wiring.Component):
         own = slot.keep | slot.drain
         fast = Cat(slot.load & ~own, slot.west)
         slow = Cat(slot.load & own, slot.keep, slot.drain)
+        # The reset goes from row to row no slower than what it clears.
         clear: Value = ResetSignal()
         for r in range(self._build.rows):
             crossings = self._build.crossings(r)
             if r > 0:
                 across = crossings - self._build.crossings(r - 1)
                 clear = delayed(m, f"clear_{r}", clear, 1)
-                fast = _cleared(m, f"fast_{r}", fast, 1 + across, clear)
-                slow = _cleared(m, f"slow_{r}", slow, 2 + across, clear)
+                fast = delayed(m, f"fast_{r}", fast, 1 + across, clear=clear)
+                slow = delayed(m, f"slow_{r}", slow, 2 + across, clear=clear)
             early = delayed(m, f"h_{r}", self.h[r], crossings + r)
             late = delayed(m, f"h_slow_{r}", early, r)
             (fast_load, west), (slow_load, keep, drain) = fast, slow
-            told = _cleared(m, f"late_{r}", Cat(keep, drain), self._build.late_lag, clear)
+            told = delayed(m, f"late_{r}", Cat(keep, drain), self._build.late_lag, clear=clear)
             m.d.comb += [
                 self.mesh_h[r].eq(Mux(keep, late, early)),
                 self.mesh_west[r].eq(delayed(m, f"west_{r}", self.west[r], crossings + r)),
@@ -146,7 +136,7 @@ class Deskew(wiring.Component):
             if c > 0:
                 clocks = build.wave(c) - build.wave(c - 1)
                 clear = delayed(m, f"clear_{c}", clear, clocks)
-                choose = _cleared(m, f"choose_{c}", choose, clocks, clear)
+                choose = delayed(m, f"choose_{c}", choose, clocks, clear=clear)
             chosen = Mux(choose, self.drained[c], self.sums[c])
             m.d.comb += self.o[c].eq(delayed(m, f"o_{c}", chosen, build.wave(last) - build.wave(c)))
         return m
