@@ -328,7 +328,7 @@ class Model:
             Name -> (direction, width, ...), as ``pullback.gen.verilog.ports`` gives it: checked against the Verilog.
         optimise : str
             ``"quick"`` for tests that run few frames, ``"fast"`` for everything that iterates. A five-stage ISP with
-            its pullback: 15 and 50 processor-seconds to build, 44 and 146 thousand pixels per processor-second.
+            its pullback: 22 and 31 processor-seconds to build, 60 and 171 thousand pixels a second.
         containers : dict, optional
             See :class:`Model`.
         progress : callable, optional

@@ -89,21 +89,12 @@ def shared_object(
     ).shared_object()
 
 
-@dataclass(frozen=True)
-class _Level:
-    """How much a build spends on speed."""
-
-    verilator: tuple[str, ...]
-    cxx: tuple[str, ...]
-
-
-# Chosen by measurement; see "optimise" in Model.build.
-_LEVELS = {
-    "quick": _Level(("-O3", "--output-split", "20000"), ("-O0",)),
-    "fast": _Level(("-O3", "--output-split", "20000"), ("-O2",)),
-}
+# Of the C++ compiler, chosen by measurement; see "optimise" in Model.build.
+_LEVELS = {"quick": "-O0", "fast": "-O2"}
+# A clock is one long function unless it is split, and g++ takes far longer than twice for one of twice the length.
 _VERILATOR_FLAGS = (
     "--cc", "--prefix", "Vmodel", "--no-timing", "--x-assign", "fast", "--x-initial", "fast",
+    "-O3", "--output-split", "20000", "--output-split-cfuncs", "1000",
     "-Wno-lint", "-Wno-style", "-Wno-UNOPTFLAT", "--quiet",
 )  # fmt: skip
 # Several models live in one process: nothing but the C interface may be visible, and no symbol shared.
@@ -209,7 +200,7 @@ class _Builder:
         )
         self.runtime_key = digest("runtime", *tools, *self.flags)
         self.key = digest(
-            "model", _CACHE_FORMAT, self.runtime_key, top, *self.level.verilator, *_VERILATOR_FLAGS, *self.level.cxx,
+            "model", _CACHE_FORMAT, self.runtime_key, top, *_VERILATOR_FLAGS, self.level,
             loop.source.read_text(), *(part for name in sorted(sources) for part in (name, sources[name])),
         )  # fmt: skip
 
@@ -262,8 +253,7 @@ class _Builder:
             (work / name).write_text(text)
         self.progress(0.02, "verilating")
         verilate = [
-            str(self.verilator.path), *_VERILATOR_FLAGS, *self.level.verilator, "--top-module", self.top,
-            "--Mdir", ".", *self.sources,
+            str(self.verilator.path), *_VERILATOR_FLAGS, "--top-module", self.top, "--Mdir", ".", *self.sources,
         ]  # fmt: skip
         environment = {**os.environ, "VERILATOR_ROOT": str(self.verilator.root)}
         _run_all([("verilator", verilate)], work, environment=environment)
@@ -287,8 +277,8 @@ class _Builder:
         for name in sorted(units, key=lambda name: -sizes[name]):
             (work / f"{name}.cc").write_text("".join(f'#include "{part}"\n' for part in units[name]))
             # Constructors and initial blocks run once: optimising them buys nothing.
-            flags = ("-O0",) if name == "once" else self.level.cxx
-            commands.append((name, self._compile(f"{name}.cc", f"{name}.o", flags)))
+            level = "-O0" if name == "once" else self.level
+            commands.append((name, self._compile(f"{name}.cc", f"{name}.o", [level])))
         self.progress(0.1, f"compiling {len(units)} files")
         _run_all(commands, work, jobs=self.jobs, done=done)
         objects = [f"{name}.o" for name in units] + [str(path) for path in sorted(runtime.glob("*.o"))]
