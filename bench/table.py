@@ -180,6 +180,7 @@ def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
     labels = {
         "rtl_1": "RTL, simulated, one pixel per clock",
         "rtl_2": "RTL, simulated, two pixels per clock",
+        "rtl_4": "RTL, simulated, four pixels per clock",
         "torch_eager": "PyTorch float32, eager",
         "torch_compile": "PyTorch float32, torch.compile",
     }
@@ -199,7 +200,7 @@ def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
                     f"{clocks[demosaic] * 1e6 / rates['torch_compile']:.1f} × torch.compile",
                 ]
             )
-    header = ["forward and whole gradient", "pixels/s", "one, two pixels per clock over it"]
+    header = ["forward and whole gradient", "pixels/s", "one, two, four pixels per clock over it"]
     return (
         f"## Throughput\n\nOne core of {content['processor']}, torch {content['torch']}, {content['frames']} frames of "
         f"{content['width']}×{content['height']}, side by side in one run.\n\n" + rows(header, body)

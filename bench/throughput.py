@@ -3,7 +3,7 @@
     python bench/throughput.py
 
 Side by side in one process that is bound to one processor core run the VJP core's Verilog through Verilator
-(bit-exact hardware, every clock simulated), built for one and for two pixels per clock, and the same five stages
+(bit-exact hardware, every clock simulated), built for one, two and four pixels per clock, and the same five stages
 written in float32 PyTorch, eager and under ``torch.compile``. Each takes the same frames and gives the squared loss,
 the gradient of the frame and the gradients of all parameters. They take turns, so that a busy machine slows all alike,
 and the median of the turns counts. Writes ``out/bench/throughput.json``; the ratios in it are RTL over PyTorch.
@@ -38,7 +38,7 @@ from pullback.simulated import SIMULATED_CLOCK
 
 CFA = 1  # GRBG
 DEMOSAICS = ("bilinear", "filter_bank")
-LANES = (1, 2)
+LANES = (1, 2, 4)
 
 
 class Float(torch.nn.Module):

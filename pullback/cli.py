@@ -50,7 +50,7 @@ ConfigOption = Annotated[Path | None, typer.Option(help="TOML file such as tuned
 DemosaicOption = Annotated[str | None, typer.Option(help="bilinear, hamilton_adams or filter_bank.")]
 CurveOption = Annotated[str | None, typer.Option(help="shared or per_channel tone curve.")]
 BorderOption = Annotated[str | None, typer.Option(help="mirror, replicate or zero.")]
-LanesOption = Annotated[int | None, typer.Option(help="Pixels per clock: 1 or 2.")]
+LanesOption = Annotated[int | None, typer.Option(help="Pixels per clock: 1, 2 or 4.")]
 MaxWidthOption = Annotated[int | None, typer.Option(help="Line buffers are built for this width.")]
 BackendOption = Annotated[str, typer.Option(help="rtl: simulated hardware. golden: numpy, the same bits.")]
 OutOption = Annotated[Path, typer.Option(help="Directory for the results.")]

@@ -8,7 +8,7 @@ A file that ``pullback tune`` wrote (``tuned.toml``) is read back by ``tune``, `
     demosaic = "filter_bank"      # bilinear, hamilton_adams, filter_bank
     curve = "shared"              # shared, per_channel
     border = "mirror"             # mirror, replicate, zero
-    lanes = 1                     # pixels per clock: 1, 2
+    lanes = 1                     # pixels per clock: 1, 2, 4
     max_width = 256               # line buffers are built for this width
     max_height = 4096             # accumulators are built for this height
 
@@ -53,7 +53,7 @@ class PipelineConfig(_Model):
     demosaic: Literal["bilinear", "hamilton_adams", "filter_bank"] = "filter_bank"
     curve: Literal["shared", "per_channel"] = "shared"
     border: Literal["mirror", "replicate", "zero"] = "mirror"
-    lanes: Literal[1, 2] = 1
+    lanes: Literal[1, 2, 4] = 1
     max_width: int = Field(default=4096, ge=2, le=16384)
     max_height: int = Field(default=4096, ge=2, le=16384)
 

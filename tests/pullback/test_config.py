@@ -13,7 +13,7 @@ from pullback.errors import UsageError
 @pytest.mark.parametrize("demosaic", ["bilinear", "hamilton_adams", "filter_bank"])
 @pytest.mark.parametrize("curve", ["shared", "per_channel"])
 def test_every_code_survives_the_file(tmp_path, demosaic, curve):
-    choice = PipelineConfig(demosaic=demosaic, curve=curve, border="zero", lanes=2, max_width=640)
+    choice = PipelineConfig(demosaic=demosaic, curve=curve, border="zero", lanes=4, max_width=640)
     pipeline = describe(choice)
     random = np.random.default_rng(3)
     theta = {p.key: random.integers(p.format.lo, p.format.hi + 1, p.entries) for p in pipeline.parameters}
@@ -48,7 +48,7 @@ def test_what_is_left_out_has_its_default(tmp_path):
         ("[pipelin]\n", "unknown key 'pipelin'; did you mean 'pipeline'"),
         ("[pipeline]\ndemosaik='bilinear'\n", "unknown key 'pipeline.demosaik'; did you mean 'demosaic'"),
         ("[pipeline]\ndemosaic='menon'\n", "pipeline.demosaic is 'menon'.*'hamilton_adams' or 'filter_bank'"),
-        ("[pipeline]\nlanes=3\n", "pipeline.lanes is 3.*1 or 2"),
+        ("[pipeline]\nlanes=3\n", "pipeline.lanes is 3.*1, 2 or 4"),
         ("[pipeline]\nmax_width=99999\n", "pipeline.max_width is 99999.*16384"),
         ("[frame]\ncfa='GRBG'\nblack=0\n", "frame.white is missing"),
         ("[frame]\ncfa='XXXX'\nblack=0\nwhite=1\n", "CFA order 'XXXX' is unknown; give one of"),

@@ -133,9 +133,12 @@ def test_every_core_is_golden(cases, build):
 
 
 @pytest.mark.slow
-def test_four_lanes_are_golden(cases):
+@pytest.mark.parametrize(
+    ("demosaic", "border"), [("bilinear", "mirror"), ("hamilton_adams", "replicate"), ("filter_bank", "zero")]
+)
+def test_four_lanes_are_golden(cases, demosaic, border):
     """Four pixels per clock."""
-    _run(cases, "bilinear", "mirror", 4, "shared")
+    _run(cases, demosaic, border, 4, "shared")
 
 
 PARTS = range(4)
