@@ -188,6 +188,8 @@ def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
     for demosaic, entry in content["pipelines"].items():
         rates = entry["pixels_per_second"]
         for name, label in labels.items():
+            if name not in rates:
+                continue
             over = [
                 f"{entry['ratio'][rtl][name]:.3f}" for rtl in entry["ratio"] if name in entry["ratio"][rtl]
             ]
@@ -200,7 +202,7 @@ def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
                     f"{clocks[demosaic] * 1e6 / rates['torch_compile']:.1f} × torch.compile",
                 ]
             )
-    header = ["forward and whole gradient", "pixels/s", "one, two, four pixels per clock over it"]
+    header = ["forward and whole gradient", "pixels/s", "RTL over it, fewest pixels per clock first"]
     return (
         f"## Throughput\n\nOne core of {content['processor']}, torch {content['torch']}, {content['frames']} frames of "
         f"{content['width']}×{content['height']}, side by side in one run.\n\n" + rows(header, body)
