@@ -187,13 +187,11 @@ def throughput(content: dict[str, Any], clocks: dict[str, float]) -> str:
     body = []
     for demosaic, entry in content["pipelines"].items():
         rates = entry["pixels_per_second"]
-        for name, label in labels.items():
-            if name not in rates:
-                continue
+        for name, rate in rates.items():
             over = [
                 f"{entry['ratio'][rtl][name]:.3f}" for rtl in entry["ratio"] if name in entry["ratio"][rtl]
             ]
-            body.append([f"{demosaic}: {label}", str(rates[name]), ", ".join(over)])
+            body.append([f"{demosaic}: {labels[name]}", str(rate), ", ".join(over)])
         if demosaic in clocks:
             body.append(
                 [
