@@ -34,6 +34,7 @@ from pullback.rtl.pipeline.core import VJPCore
 from pullback.rtl.pipeline.pipeline import Pipeline as RtlPipeline
 from pullback.sim.generated import generated
 from pullback.sim.model import Model
+from pullback.sim.toolchain import model_tools
 
 __all__ = ["RtlBackend"]
 
@@ -99,6 +100,7 @@ class RtlBackend:
     def prepare(self) -> Model:
         """The simulated core; builds it if it is not there."""
         if self._model is None:
+            model_tools()
             if self._progress:
                 self._progress(0.0, "generating Verilog")
             sources, described = self._sources()

