@@ -9,6 +9,7 @@ from pullback.rtl.systolic import tiler
 from pullback.rtl.systolic.build import ArrayBuild, UnitBuild
 from pullback.rtl.systolic.descriptor import Memory
 from pullback.rtl.systolic.tiler import Matrix
+from pullback.sim import array_model, toolchain
 from pullback.sim.array_model import ArrayModel, packed, unpacked
 from pullback.sim.golden import matmul
 from pullback.sim.golden.requantise import Requantisation, requantise
@@ -90,3 +91,15 @@ def test_random_programmes_equal_those_of_another_instance(model):
     run = model.run([tiler.emit(BUILD, 5, 16)], emitted=16)
     tiles = run.emitted.reshape(2, 8, 3).transpose(1, 0, 2).reshape(8, 6)[:5, :4]
     np.testing.assert_array_equal(tiles, total)
+
+
+def test_a_missing_compiler_is_told_before_the_unit_is_elaborated(monkeypatch):
+    def missing():
+        raise toolchain.ToolMissing("g++ is not on PATH")
+
+    monkeypatch.setattr(toolchain, "compiler", missing)
+    monkeypatch.setattr(
+        array_model, "generated", lambda *arguments, **options: pytest.fail("generated first")
+    )
+    with pytest.raises(toolchain.ToolMissing, match="not on PATH"):
+        ArrayModel(UnitBuild())
