@@ -7,6 +7,7 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from ..stream.delay import delayed
 from ..stream.enable import COPIES, copies
@@ -43,13 +44,13 @@ def chosen(total: int, *, shift: int = 0, leak: int = 0, relu: int = 0, top: int
 
 
 class _Settings:
-    """The settings of neighbouring lanes when each is needed: ``amounts``, ``adjoint`` a clock before the sums, then,
-    a clock after these, ``relu``, ``backward``, then ``most``.
+    """The settings of neighbouring lanes when each is needed: ``amounts``, ``vanish`` (nothing is left of a sum) and
+    ``adjoint`` a clock before the sums, then, a clock after these, ``relu``, ``backward``, then ``most``.
     """
 
     def __init__(self, m: Module, shape: data.StructLayout, told: Value) -> None:
-        how: Any = data.View(shape, told[:-1])
-        self.adjoint = told[-1]
+        how: Any = data.View(shape, told[: shape.size])
+        self.adjoint, *self.vanish = told[shape.size :]
         self.amounts = how.upper, how.lower
         self.relu = delayed(m, "relu", how.relu, 2)
         self.backward = delayed(m, "backward", self.adjoint, 2)
@@ -124,7 +125,8 @@ class Requantise(wiring.Component):
         # 0: by how much, for either sign. 1: the branch, and shifted coarsely. 2: finely, with a bit kept for
         # rounding. 3: rounded, and compared. 4: the code.
         count = min(self._lanes, 2 * COPIES)
-        told = copies(m, "told", Cat(self.how, self.adjoint), count)
+        vanish = Cat(amount >= self._total for amount in (self.how.upper, self.how.lower))
+        told = copies(m, "told", Cat(self.how, self.adjoint, vanish), count)
         settings_of = [_Settings(m, self.how.shape(), each) for each in told]
         for k in range(self._lanes):
             self._lane(m, k, settings_of[k * count // self._lanes])
@@ -143,17 +145,24 @@ class Requantise(wiring.Component):
         if_above, if_below = (
             (
                 register(f"{name}_upper", Mux(told.adjoint, given, above)),
-                register(f"{name}_amount", Mux(Mux(told.adjoint, given, above), *told.amounts)),
+                *(
+                    register(f"{name}_{of}", Mux(Mux(told.adjoint, given, above), *both))
+                    for of, both in (("vanishes", told.vanish), ("amount", told.amounts))
+                ),
             )
             for name, above in (("above", Const(1)), ("below", Const(0)))
         )
         passes = register("passes", self.branch_i[k].passes)
 
         # 1. Of 0 nothing is left by any shift, so that it is not above needs not be known before the branch is noted.
-        upper, amount = (Mux(self.negative[k], b, a) for a, b in zip(if_above, if_below, strict=True))
+        upper, vanishes, amount = (
+            Mux(self.negative[k], b, a) for a, b in zip(if_above, if_below, strict=True)
+        )
         # Twice the sum, so that the bit below the code's lowest one is there for every shift.
         doubled = Cat(Const(0, 1), self.sums[k]).as_signed()
-        coarse = register("coarse", doubled >> Cat(Const(0, 3), amount[3:]), signed(total + 1))
+        amount = amount[: bits_for(total - 1)]  # or it vanishes
+        shifted = doubled >> Cat(Const(0, 3), amount[3:])
+        coarse = register("coarse", Mux(vanishes, 0, shifted), signed(total + 1))
         fine = register("fine", amount[:3])
         above = register("above", upper)
         some = register("some", Cat(self.sums[k][n : n + 8].any() for n in range(0, total, 8)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, ShapeLike, Signal, ValueLike, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -38,7 +38,7 @@ class Scale(wiring.Component):
         If there is no lane, or a sum has less than 2 bits.
     """
 
-    latency = 5
+    latency = 7
 
     def __init__(self, lanes: int, total: int) -> None:
         if lanes < 1 or total < 2:
@@ -57,30 +57,32 @@ class Scale(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        total = self._total
-        on = enables(m, "on", delayed(m, "on", self.on, 3, reset=True), self._lanes)
+        total, wide = self._total, signed(self._total + 1)
+        off = enables(m, "off", ~delayed(m, "on", self.on, self.latency - 3, reset=True), self._lanes)
         # One register would have to reach the shifters of all lanes.
         told = copies(m, "told", Cat(self.shift, self.minus), self._lanes)
         for k in range(self._lanes):
 
-            def register(name: str, k: int = k) -> Signal:
-                return Signal(signed(total + 1), name=f"{name}_{k}", reset_less=True)
+            def register(name: str, value: ValueLike, shape: ShapeLike = wide, k: int = k) -> Signal:
+                made = Signal(shape, name=f"{name}_{k}", reset_less=True)
+                m.d.sync += made.eq(value)
+                return made
 
-            i = Signal(signed(total), name=f"i_{k}", reset_less=True)
-            m.d.sync += i.eq(self.i[k])
-            shift, minus = told[k][:-1], told[k][-1]
-            # 2, 3: twice the sum, so that the bit below the result's lowest one is there for every shift.
-            coarse, fine, rounded = register("coarse"), register("fine"), register("rounded")
+            # 1.
+            i = register("i", self.i[k], signed(total))
+            mine = delayed(m, f"told_{k}", told[k], 1)
+            shift, minus = mine[:-1], mine[-1]
+            # 2, 3, 4: twice the sum, so that the bit below the result's lowest one is there for every shift.
             doubled = Cat(Const(0, 1), i).as_signed()
-            m.d.sync += [
-                coarse.eq(doubled >> Cat(Const(0, 3), shift[3:])),
-                fine.eq(coarse >> shift[:3]),
-            ]
-            # 4: less q + half is ~q + 1 - half, so both have one adder.
+            coarse = register("coarse", doubled >> Cat(Const(0, 4), shift[4:]))
+            medium = register("medium", coarse >> Cat(Const(0, 2), shift[2:4]))
+            fine = register("fine", medium >> shift[:2])
+            # 5, 6: less q + half is ~q + 1 - half, so both have one adder.
             half, whole = fine[0], fine[1:].as_signed()
-            m.d.sync += rounded.eq(Mux(minus, ~whole, whole) + (half ^ minus))
-            # 5.
-            o = Signal(signed(total), name=f"o_{k}")
-            m.d.sync += o.eq(Mux(on[k], rounded, 0))
+            turned = register("turned", Mux(minus, ~whole, whole))
+            up = register("up", half ^ minus, 1)
+            rounded = register("rounded", turned + up)
+            # 7.
+            o = register("o", Mux(register("off", off[k], 1), 0, rounded), signed(total))
             m.d.comb += self.o[k].eq(o)
         return m
