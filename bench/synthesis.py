@@ -165,10 +165,13 @@ def targets(build: Build) -> dict[str, Target]:
     rows = RowBuild(longest=512, family="ecp5", ram="ecp5")
     for name, companion in COMPANIONS.items():
         made[f"companion.{name}"] = Target(partial(companion, rows))
-    for name, make, aim in (("array", array, Aim(230)), ("unit", unit, Aim(200, placer="heap"))):
+    for name, make, aim, controls in (
+        ("array", array, Aim(230), 8),
+        ("unit", unit, Aim(200, placer="heap"), 24),
+    ):
         for part, packed in (("25f", False), ("85f", False), ("85f", True)):
             made[f"{name}.{part}" + (".packed" if packed else "")] = Target(
-                partial(make, part, packed), aim=aim, device=PARTS[part], apart="element_*", controls=8
+                partial(make, part, packed), aim=aim, device=PARTS[part], apart="element_*", controls=controls
             )
     return made
 

@@ -48,7 +48,7 @@ __all__ = [
 
 _PLACERS: dict[str, tuple[str, ...]] = {
     "static": (),
-    "heap": ("--placer-heap-beta", "0.5", "--placer-heap-timingweight", "100"),
+    "heap": ("--placer-heap-beta", "0.5", "--placer-heap-timingweight", "300"),
 }
 """nextpnr's placers, and what each is told. Of a VJP core (Hamilton-Adams, seed 1), "heap" as nextpnr has it made 71.9
 MHz, "static" 97.7. The array's unit on an LFE5U-25F (seed 1): "static" 108.1, "heap" as nextpnr has it 118.0. Told to

@@ -34,7 +34,7 @@ def enables(m: Module, name: str, before: Value, count: int, *, inverts: bool = 
     return [registers[k * len(kinds) // count] for k in range(count)]
 
 
-def copies(m: Module, name: str, before: Value, count: int) -> list[Value]:
+def copies(m: Module, name: str, before: Value, count: int, *, inverts: bool = True) -> list[Value]:
     """``count`` copies of a word, each ``before`` one clock later: `enables` of every bit of it."""
-    bits = [enables(m, f"{name}_{n}", bit, count) for n, bit in enumerate(before)]
+    bits = [enables(m, f"{name}_{n}", bit, count, inverts=inverts) for n, bit in enumerate(before)]
     return [Cat(bit[k] for bit in bits) for k in range(count)]

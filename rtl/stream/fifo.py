@@ -93,6 +93,8 @@ class Fifo(wiring.Component):
         Beats that it holds, exactly; any number from 1, not only powers of two.
     family : str
         Whose block RAM, as :class:`BlockRam` says.
+    registered : bool
+        False: ``o.payload`` straight out of distributed RAM, latency 1, so that less hangs on ``o.ready``.
 
     Members
     -------
@@ -104,7 +106,7 @@ class Fifo(wiring.Component):
     Raises
     ------
     ValueError
-        If ``depth`` is below 1.
+        If ``depth`` is below 1, or above 64 without a register.
     """
 
     # Depth up to which rows live in distributed RAM (asynchronous read); block RAM above.
@@ -113,11 +115,18 @@ class Fifo(wiring.Component):
     # the next (RAM, its register, the prefetch's RAM and register, return); a power of two wastes no rows.
     _ahead = 8
 
-    def __init__(self, shape: ShapeLike, depth: int, *, family: str = "generic") -> None:
+    def __init__(
+        self, shape: ShapeLike, depth: int, *, family: str = "generic", registered: bool = True
+    ) -> None:
         if depth < 1:
             raise ValueError(f"FIFO depth {depth} is too small; give at least 1")
+        if depth > self._distributed and not registered:
+            raise ValueError(
+                f"FIFO depth {depth} needs block RAM, whose output is registered; give at most {self._distributed}"
+            )
         self._shape = shape
         self._depth = depth
+        self._registered = registered
         self._width = Shape.cast(shape).width
         self._count = Count(depth)
         # What lies between i and o is kept as attributes: the proofs state their invariants over it.
@@ -126,7 +135,7 @@ class Fifo(wiring.Component):
             self._write, self._read = _Pointer(depth), _Pointer(depth)
             self._stored = Count(depth)
             if depth <= self._distributed:
-                self.latency = 2
+                self.latency = 2 if registered else 1
                 self._ram = DistributedRam(self._width, depth)
                 self._payload = Signal(self._width, reset_less=True)
             else:
@@ -179,7 +188,13 @@ class Fifo(wiring.Component):
             read.step.eq(take),
             stored.down.eq(take),
         ]
-        if self._depth <= self._distributed:
+        if not self._registered:
+            m.d.comb += [
+                take.eq(self.o.valid & self.o.ready),
+                self.o.valid.eq(~stored.empty),
+                Value.cast(self.o.payload).eq(ram.read_data),
+            ]
+        elif self._depth <= self._distributed:
             m.d.comb += [
                 take.eq(~stored.empty & (self.o.ready | ~self.o.valid)),
                 Value.cast(self.o.payload).eq(self._payload),
@@ -222,7 +237,7 @@ class FlowFifo(wiring.Component):
         Beats that it holds; at least ``in_flight + 1``.
     in_flight : int
         Beats that may still arrive once ``room`` has fallen.
-    family : str
+    family, registered : str, bool
         As :class:`Fifo`.
 
     Members
@@ -240,7 +255,15 @@ class FlowFifo(wiring.Component):
         If ``in_flight`` is negative or ``depth`` does not exceed it.
     """
 
-    def __init__(self, shape: ShapeLike, depth: int, in_flight: int, *, family: str = "generic") -> None:
+    def __init__(
+        self,
+        shape: ShapeLike,
+        depth: int,
+        in_flight: int,
+        *,
+        family: str = "generic",
+        registered: bool = True,
+    ) -> None:
         if in_flight < 0:
             raise ValueError(f"in_flight {in_flight} is negative; give the beats that may still arrive")
         if depth <= in_flight:
@@ -249,7 +272,7 @@ class FlowFifo(wiring.Component):
                 f"give at least {in_flight + 1}"
             )
         self._limit = depth - in_flight
-        self._fifo = Fifo(shape, depth, family=family)
+        self._fifo = Fifo(shape, depth, family=family, registered=registered)
         self.latency = self._fifo.latency
         super().__init__(
             {

@@ -159,11 +159,11 @@ class OperandMemory(wiring.Component):
             lanes, data.StructLayout({"data": self._shape, "on": 1}).as_shape()
         )
 
-        def bank_rows(at: Value, name: str) -> list[Value]:
-            """The row of every bank a run touches, a clock later."""
-            first, offset = at[inside:], at[:inside]
+        def bank_rows(ats: list[Value], name: str) -> list[Value]:
+            """The row of every bank a run touches, a clock later; each bank has the address from a wire of its own."""
             found = []
-            for bank in range(lanes):
+            for bank, at in enumerate(ats):
+                first, offset = at[inside:], at[:inside]
                 row = Signal(first.shape(), name=f"{name}_row_{bank}", reset_less=True)
                 m.d.sync += row.eq(first + (bank < offset))
                 found.append(row)
@@ -172,8 +172,14 @@ class OperandMemory(wiring.Component):
         write_back = Signal(inside)
         m.d.comb += [write_back.eq(-self.write_at[:inside]), write.by.eq(write_back), write.on.eq(~0)]
         m.d.comb += [write.i[k].eq(Cat(self.write_data[k], self.write[k])) for k in range(lanes)]
-        write_rows = bank_rows(delayed(m, "write_at", self.write_at, self._turn - 1), "write")
-        read_rows = bank_rows(self.read_at, "read")
+        write_at = self.write_at
+        if self._turn > 1:
+            write_at = delayed(m, "write_at", write_at, self._turn - 2)
+            write_ats = copies(m, "write_at_last", write_at, lanes)
+        else:
+            write_ats = [write_at] * lanes
+        write_rows = bank_rows(write_ats, "write")
+        read_rows = bank_rows([self.read_at] * lanes, "read")
         turned = 1 + BlockRam.latency
         m.d.comb += [
             read.by.eq(delayed(m, "offset", self.read_at[:inside], turned)),

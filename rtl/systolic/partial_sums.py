@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..numeric.select_add import SelectAdd
 from ..stream.delay import delayed
-from ..stream.enable import enables
+from ..stream.enable import COPIES, copies, enables
 from ..stream.ram import BlockRam
 
 __all__ = ["PartialSums", "command"]
@@ -47,7 +49,7 @@ class PartialSums(wiring.Component):
     i : In(ArrayLayout(signed(narrow), lanes))
     beside : In(ArrayLayout(signed(wide), lanes))
     turns : In(1)
-        The next row is that of ``beside``.
+        The row after the next one is that of ``beside``.
     o : Out(ArrayLayout(signed(wide), lanes))
     negative : Out(lanes)
         ``o < 0``, in registers beside those of ``o``: what hangs on the signs may lie apart from the sums.
@@ -87,18 +89,26 @@ class PartialSums(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.ram = ram = BlockRam(self._lanes * self._wide, self._rows, family=self._family)
-        ahead = delayed(m, "add", self.command.add, self.lead - 2)
+        # Lanes lie apart, so neighbours have a RAM of their own, whose rows come from registers of its own.
+        groups = min(COPIES, self._lanes)
+        rams, before = [], []
+        for group in range(groups):
+            lanes = sum(k * groups // self._lanes == group for k in range(self._lanes))
+            ram = BlockRam(lanes * self._wide, self._rows, family=self._family)
+            m.submodules[f"ram_{group}"] = ram
+            rams.append(ram)
+            row = data.View(data.ArrayLayout(signed(self._wide), lanes), ram.read_data)
+            before += [row[k] for k in range(lanes)]
+        ahead = delayed(m, "add", self.command.add, self.lead - 3)
         adds = enables(m, "adds", ahead, self._lanes)
         turns = enables(m, "turns", self.turns, self._lanes)
         keep = delayed(m, "keep", self.command.keep, self.lead + self.latency, reset=True)
-        write = delayed(m, "write", self.command.write, self.lead + self.latency)
-        before = data.View(data.ArrayLayout(signed(self._wide), self._lanes), ram.read_data)
+        write = delayed(m, "write", self.command.write, self.lead + self.latency - 1)
         wrapped = []
         totals = []
         for k in range(self._lanes):
             base = Signal(signed(self._wide), name=f"base_{k}", reset_less=True)
-            m.d.sync += base.eq(Mux(adds[k], before[k], 0))
+            m.d.sync += base.eq(Mux(delayed(m, f"adds_here_{k}", adds[k], 1), before[k], 0))
             m.submodules[f"adder_{k}"] = adder = SelectAdd(
                 self._wide + 1, signed(self._wide), family=self._family
             )
@@ -108,7 +118,7 @@ class PartialSums(wiring.Component):
                 adder.a.eq(base),
                 adder.b0.eq(self.i[k]),
                 adder.b1.eq(self.beside[k]),
-                adder.select.eq(turns[k]),
+                adder.select.eq(delayed(m, f"turns_here_{k}", turns[k], 1)),
             ]
             m.d.sync += total.eq(exact)
             # The last bit of the carry chain and its neighbour; whether they differ is seen a clock later, and
@@ -122,11 +132,18 @@ class PartialSums(wiring.Component):
             m.d.comb += self.negative[k].eq(negative)
             totals.append(total)
         m.d.sync += self.overflow.eq(Cat(wrapped).any())
-        m.d.comb += [
-            ram.read_row.eq(delayed(m, "read", self.command.read, 1)),
-            ram.write_row.eq(write),
-            ram.write.eq(keep),
-            ram.write_data.eq(Cat(totals)),
-        ]
+        kept = iter(totals)
+        for ram, read_row, write_row in zip(
+            rams,
+            copies(m, "read", self.command.read, groups, inverts=False),
+            copies(m, "write_row", write, groups, inverts=False),
+            strict=True,
+        ):
+            m.d.comb += [
+                ram.read_row.eq(read_row),
+                ram.write_row.eq(write_row),
+                ram.write.eq(keep),
+                ram.write_data.eq(Cat(islice(kept, len(ram.write_data) // self._wide))),
+            ]
         m.d.comb += [self.o[k].eq(total) for k, total in enumerate(totals)]
         return m

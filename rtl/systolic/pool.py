@@ -64,7 +64,7 @@ class Pool(wiring.Component):
         route = delayed(m, "route", self.route, 2)
         first = enables(m, "first", self.first, build.columns)
         last = delayed(m, "last", self.last, 2, reset=True)
-        argmax = delayed(m, "argmax", self.argmax, 3)
+        argmax = enables(m, "argmax", delayed(m, "argmax", self.argmax, 2), build.columns)
         # Codes with their sign turned round are in the order of unsigned numbers, compared in one carry chain.
         sign = 1 << (build.operand - 1)
         for k in range(build.columns):
@@ -92,6 +92,6 @@ class Pool(wiring.Component):
                 m.d.sync += at.eq(taps[2])
             # 4: the result.
             o = register("o")
-            m.d.sync += o.eq(Mux(gives, Mux(argmax, at, largest ^ sign), 0))
+            m.d.sync += o.eq(Mux(gives, Mux(argmax[k], at, largest ^ sign), 0))
             m.d.comb += self.o[k].eq(o)
         return m

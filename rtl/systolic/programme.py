@@ -6,10 +6,12 @@ from amaranth.hdl import Cat, Module, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.delay import delayed
 from ..stream.enable import enables
 from ..stream.ram import BlockRam
 from .build import UnitBuild
 from .descriptor import WORD, Kind, layout
+from .walk import Loops
 
 __all__ = ["Programme"]
 
@@ -17,7 +19,7 @@ __all__ = ["Programme"]
 class Programme(wiring.Component):
     """Descriptors from word ``start`` on, until one that says it is the ``last``.
 
-    A descriptor is offered ``words + 3`` clocks after the one before was taken, in the words' order, lowest bits first.
+    A descriptor is offered ``words + 5`` clocks after the one before was taken, in the words' order, lowest bits first.
     One that is none ends the programme with the one before: no row beyond the memory is read, and no job of a kind that
     does not exist is offered.
 
@@ -109,7 +111,8 @@ class Programme(wiring.Component):
         with m.If(begins[-1]):
             m.d.sync += strange.eq(~Cat(first_kind == kind for kind in Kind).any())
         m.d.comb += self.unknown.eq(ends[-1] & strange)
-        with m.If(ends[-1] & ~strange):
+        # It stands for a while before it is offered.
+        with m.If(delayed(m, "stands", ends[-1] & ~strange, Loops.ahead, reset=True)):
             m.d.sync += self.offered.eq(1)
         with m.If(self.unknown | self.over):
             m.d.sync += self.running.eq(0)

@@ -97,7 +97,7 @@ class Requantise(wiring.Component):
         If a code is not narrower than a sum, or there is no lane.
     """
 
-    lead = 2
+    lead = 3
     branch_lead = 1
     latency = 4
 
@@ -126,7 +126,7 @@ class Requantise(wiring.Component):
         # rounding. 3: rounded, and compared. 4: the code.
         count = min(self._lanes, 2 * COPIES)
         vanish = Cat(amount >= self._total for amount in (self.how.upper, self.how.lower))
-        told = copies(m, "told", Cat(self.how, self.adjoint, vanish), count)
+        told = copies(m, "told", delayed(m, "how", Cat(self.how, self.adjoint, vanish), 1), count)
         settings_of = [_Settings(m, self.how.shape(), each) for each in told]
         for k in range(self._lanes):
             self._lane(m, k, settings_of[k * count // self._lanes])
@@ -160,10 +160,11 @@ class Requantise(wiring.Component):
         )
         # Twice the sum, so that the bit below the code's lowest one is there for every shift.
         doubled = Cat(Const(0, 1), self.sums[k]).as_signed()
-        amount = amount[: bits_for(total - 1)]  # or it vanishes
+        amount = amount[: bits_for(total - 1)]  # or nothing is left of it
         shifted = doubled >> Cat(Const(0, 3), amount[3:])
-        coarse = register("coarse", Mux(vanishes, 0, shifted), signed(total + 1))
+        coarse = register("coarse", shifted, signed(total + 1))
         fine = register("fine", amount[:3])
+        vanished = register("vanished", vanishes)
         above = register("above", upper)
         some = register("some", Cat(self.sums[k][n : n + 8].any() for n in range(0, total, 8)))
         passed = register("passed", passes)
@@ -176,6 +177,7 @@ class Requantise(wiring.Component):
         nothing = ~told.backward & ~some.any()
         none = register("none", Mux(told.backward, ~passed, told.relu & (~above | nothing)))
         above = register("branch", above & ~nothing)
+        zero = register("zero", vanished)
 
         # 3. floor(halves / 2 + 1/2) > top, or below lo, without waiting for the sum; of numbers of the same sign, so
         # that the bits below it decide.
@@ -185,14 +187,16 @@ class Requantise(wiring.Component):
         above_top = register("above_top", size > Cat(Const(0, 1), told.most[:-1]))
         below_lo = register("below_lo", size < (2 * lo - 1) % (1 << len(size)))
         negative = register("negative", below)
-        certain = register("certain", beyond & ~none)
+        zero = none | zero
+        certain = register("certain", beyond & ~zero)
+        zero = register("gives_zero", zero)
         none = register("gives_none", none)
         above = register("branched", above)
         top = delayed(m, f"top_{k}", told.most, 1)
 
         # 4.
-        clips = certain | (~none & Mux(negative, below_lo, above_top))
-        y = Mux(clips, Mux(negative, lo, top), Mux(none, 0, rounded))
+        clips = certain | (~zero & Mux(negative, below_lo, above_top))
+        y = Mux(clips, Mux(negative, lo, top), Mux(zero, 0, rounded))
         noted = Signal(BRANCH, name=f"noted_{k}", reset_less=True)
         m.d.sync += [noted.passes.eq(~none & ~clips), noted.upper.eq(above & ~none & ~clips)]
         m.d.comb += [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..numeric.select_add import SelectAdd
 from ..stream.delay import delayed
 from ..stream.enable import enables
 from ..stream.pixel import Flow
@@ -78,8 +79,8 @@ class Results(wiring.Component):
     _behind = _before + Requantise.latency  # and to the codes
     lead = 1 + PartialSums.lead
     latency = 1 + _behind
-    emits = 1 + _before
-    follows = PartialSums.latency + Scale.latency + 1
+    emits = 1 + _before + 1
+    follows = PartialSums.latency + 1 + Scale.latency + 1
 
     def __init__(self, build: UnitBuild) -> None:
         self._build = build
@@ -117,20 +118,23 @@ class Results(wiring.Component):
         step, done = Signal(), Signal()
 
         # The descriptor.
-        empty, takes = Signal(init=1), Signal()
+        empty, takes, empties = Signal(init=1), Signal(), Signal()
         without = self.descriptor.kind == Kind.STORE
-        m.d.comb += takes.eq(empty & self.offered & ~self.taken)
+        m.d.comb += [
+            takes.eq(empty & self.offered & ~self.taken),
+            empties.eq((empty & ~takes) | (takes & without) | done),
+        ]
+        m.d.sync += empty.eq(empties)
+        (follows,) = enables(m, "empty", empties, 1)
         with m.If(self.release):
             m.d.sync += self.taken.eq(0)
         with m.Elif(takes):
             m.d.sync += self.taken.eq(1)
         # What so many registers take hangs on one of them: until a descriptor is taken they follow whatever is there.
+        with m.If(follows):
+            m.d.sync += now.eq(self.descriptor.result)
         with m.If(empty):
-            m.d.sync += [now.eq(self.descriptor.result), kind.eq(self.descriptor.kind)]
-        with m.If(takes):
-            m.d.sync += empty.eq(without)
-        with m.Elif(done):
-            m.d.sync += empty.eq(1)
+            m.d.sync += kind.eq(self.descriptor.kind)
 
         # A step for every row that is announced.
         left = Signal(range(build.array.rows))
@@ -138,67 +142,87 @@ class Results(wiring.Component):
             m.d.sync += left.eq(build.array.rows - 1)
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
-        m.submodules.loops = loops = Loops(RESULT_LEVELS, build.count)
+        m.submodules.loops = loops = Loops(RESULT_LEVELS, build.count, family=build.ram)
         added = delayed(m, "added", self.adds, self.follows, reset=True)
         m.d.sync += step.eq(self.row | self.drain | (left != 0) | added)
         m.d.comb += [
             loops.rest.eq(self.descriptor.result.rest),
-            loops.idle.eq(empty),
+            loops.idles.eq(empties),
             loops.start.eq(takes & ~without),
             loops.step.eq(step),
             done.eq(step & loops.ends[-1]),
         ]
 
-        sums = self._sums(m, now, kind, loops, step)
-        writes = self._codes(m, now, kind, loops, step, sums)
+        later = Signal(self.emitted.payload.shape(), reset_less=True)
+        sums = self._sums(m, now, kind, loops, step, later)
+        writes = self._codes(m, now, kind, loops, step, sums, later)
         m.d.comb += self.result.eq(
             writes | delayed(m, "dw", step & (kind == Kind.DW), self._before, reset=True)
         )
         return m
 
-    def _sums(self, m: Module, now: Any, kind: Any, loops: Loops, step: Value) -> PartialSums:
-        """Rows of the array, or from outside, on top of what their row of partial sums has or a row of biases."""
+    def _sums(
+        self, m: Module, now: Any, kind: Any, loops: Loops, step: Value, later: data.View
+    ) -> PartialSums:
+        """Rows of the array, or from outside, on top of what their row of partial sums has or a row of biases; and the
+        same a clock later.
+        """
         build = self._build
-        row, base, bias = (
-            Signal(range(build.sums), name=name, reset_less=True) for name in ("row", "base", "bias")
+        dw, fill, runs_on, begins_bias, begins = (
+            Signal(name=name, reset_less=True) for name in ("dw", "fill", "runs_on", "begins_bias", "begins")
         )
-        dw = kind == Kind.DW
+        # Of the descriptor, by its first row.
+        m.d.sync += [
+            dw.eq(kind == Kind.DW),
+            fill.eq(kind == Kind.FILL),
+            # Sums side by side have the same rows, unless they stay or were there before.
+            runs_on.eq(now.keep | (kind == Kind.EMIT)),
+            begins_bias.eq(now.sums.begin == Beginning.BIAS),
+            begins.eq(now.sums.begin != Beginning.ZERO),
+        ]
         tile_ends, whole_ends = loops.ends[ROWS - 1], loops.ends[_INNER]
-        # Sums side by side have the same rows, unless they stay or were there before.
-        runs_on = now.keep | (kind == Kind.EMIT)
         looks = Signal()
         m.d.sync += looks.eq(self.adds)
-        with m.If(loops.begin):
-            m.d.sync += [row.eq(now.sums.start), base.eq(now.sums.start), bias.eq(now.sums.bias)]
-        with m.Elif(step):
-            # Tiles that add up have the same rows.
-            m.d.sync += [
-                row.eq(Mux(tile_ends & ~(dw | (whole_ends & runs_on)), base, row + 1)),
-                bias.eq(bias + whole_ends),
-            ]
-            with m.If(whole_ends & runs_on):
-                m.d.sync += base.eq(row + 1)
-        with m.Elif(looks):
-            m.d.sync += bias.eq(bias + 1)
+
+        def counted(name: str, up: Value, load: Value, value: Value) -> tuple[Signal, Value]:
+            """A row number that goes up or is loaded, and the next one."""
+            row = Signal(range(build.sums), name=name, reset_less=True)
+            m.submodules[name] = add = SelectAdd(len(row), unsigned(1), family=build.ram)
+            m.d.comb += [add.a.eq(up), add.b0.eq(row), add.b1.eq(value), add.select.eq(load)]
+            m.d.sync += row.eq(add.o)
+            return row, add.o
+
+        # Tiles that add up have the same rows.
+        again = tile_ends & ~(dw | (whole_ends & runs_on))
+        base = Signal(range(build.sums), reset_less=True)
+        row, next_row = counted(
+            "row",
+            step & ~again,
+            loops.begin | (step & again),
+            Mux(loops.begin, now.sums.start, base),
+        )
+        with m.If(loops.begin | (step & whole_ends & runs_on)):
+            m.d.sync += base.eq(next_row)
+        bias, _ = counted("bias", Mux(step, whole_ends, looks) & ~loops.begin, loops.begin, now.sums.bias)
         first = loops.first[_INNER] | dw
         m.submodules.sums = sums = PartialSums(
             build.array.columns, build.sums, build.array.accumulator, build.total, family=build.ram
         )
         m.submodules.scale = scale = Scale(build.array.columns, build.total)
+        # What may wait takes it from registers of its own: those of the sums reach far enough.
+        m.d.sync += later.eq(sums.o)
         m.d.comb += [
-            scale.i.eq(sums.o),
-            scale.on.eq(delayed(m, "looked", looks, self._before, reset=True)),
+            scale.i.eq(later),
+            scale.on.eq(delayed(m, "looked", looks, self._before + 1, reset=True)),
             scale.shift.eq(now.how.upper),
             scale.minus.eq(now.sums.minus),
-            sums.command.add.eq(
-                looks | ((kind != Kind.FILL) & (~first | (now.sums.begin != Beginning.ZERO)))
-            ),
-            sums.command.read.eq(Mux(looks | (first & (now.sums.begin == Beginning.BIAS)), bias, row)),
+            sums.command.add.eq(looks | (~fill & (~first | begins))),
+            sums.command.read.eq(Mux(looks | (first & begins_bias), bias, row)),
             sums.command.write.eq(row),
             sums.command.keep.eq(step & (dw | ~loops.last[_INNER] | now.keep)),
         ]
         product = (kind == Kind.Y) | (kind == Kind.DX) | (kind == Kind.DW)
-        m.d.comb += sums.turns.eq(delayed(m, "turns", ~product, PartialSums.lead - 1))
+        m.d.comb += sums.turns.eq(delayed(m, "turns", ~product, PartialSums.lead - 2))
         # At most one of the three is not zero.
         fills = enables(m, "fills", self.fills, build.array.columns)
         for k in range(build.array.columns):
@@ -216,13 +240,14 @@ class Results(wiring.Component):
         loops: Loops,
         step: Value,
         sums: PartialSums,
+        later: data.View,
     ) -> Value:
         """Whole sums to codes, and the branches of the activation: noted, or taken. Whether codes leave."""
         build = self._build
         columns = build.array.columns
 
         def address(name: str, nest: Any, width: int) -> Value:
-            m.submodules[name] = walk = Affine(RESULT_LEVELS, width)
+            m.submodules[name] = walk = Affine(RESULT_LEVELS, width, family=build.ram)
             m.d.comb += [
                 walk.start.eq(nest.start),
                 walk.delta.eq(nest.delta),
@@ -233,7 +258,7 @@ class Results(wiring.Component):
             return walk.o
 
         takes = now.branches.use == Branches.TAKE
-        taken = enables(m, "takes", delayed(m, "takes", takes, self._before - 1), columns)
+        taken = enables(m, "takes", delayed(m, "takes", takes, self._before), columns)
         ahead = self._before - Requantise.lead
         emits = step & (kind == Kind.EMIT) & (now.codes.to == Memory.NONE)
         m.submodules.requantise = requantise = Requantise(columns, build.total, build.array.operand)
@@ -244,12 +269,12 @@ class Results(wiring.Component):
             requantise.sums.eq(sums.o),
             requantise.negative.eq(sums.negative),
             requantise.branch_i.eq(ram.read_data),
-            self.emitted.valid.eq(delayed(m, "emits", emits, self._before, reset=True)),
+            self.emitted.valid.eq(delayed(m, "emits", emits, self._before + 1, reset=True)),
         ]
-        branches = delayed(m, "taken", ram.read_data, Requantise.branch_lead)
+        branches = delayed(m, "taken", ram.read_data, Requantise.branch_lead + 1)
         for k in range(columns):
             branch = branches.word_select(k, BRANCH.size)
-            m.d.comb += self.emitted.payload[k].eq(Mux(taken[k], branch, sums.o[k]))
+            m.d.comb += self.emitted.payload[k].eq(Mux(taken[k], branch, later[k]))
         whole = Signal()
         m.d.comb += whole.eq(step & loops.last[_INNER] & ~now.keep & (kind != Kind.DW))
         notes = delayed(m, "notes", whole & (now.branches.use == Branches.NOTE), self._behind, reset=True)

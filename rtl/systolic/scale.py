@@ -38,7 +38,7 @@ class Scale(wiring.Component):
         If there is no lane, or a sum has less than 2 bits.
     """
 
-    latency = 7
+    latency = 6
 
     def __init__(self, lanes: int, total: int) -> None:
         if lanes < 1 or total < 2:
@@ -60,7 +60,7 @@ class Scale(wiring.Component):
         total, wide = self._total, signed(self._total + 1)
         off = enables(m, "off", ~delayed(m, "on", self.on, self.latency - 3, reset=True), self._lanes)
         # One register would have to reach the shifters of all lanes.
-        told = copies(m, "told", Cat(self.shift, self.minus), self._lanes)
+        told = copies(m, "told", delayed(m, "given", Cat(self.shift, self.minus), 1), self._lanes)
         for k in range(self._lanes):
 
             def register(name: str, value: ValueLike, shape: ShapeLike = wide, k: int = k) -> Signal:
@@ -68,21 +68,19 @@ class Scale(wiring.Component):
                 m.d.sync += made.eq(value)
                 return made
 
-            # 1.
-            i = register("i", self.i[k], signed(total))
             mine = delayed(m, f"told_{k}", told[k], 1)
             shift, minus = mine[:-1], mine[-1]
-            # 2, 3, 4: twice the sum, so that the bit below the result's lowest one is there for every shift.
-            doubled = Cat(Const(0, 1), i).as_signed()
+            # 1, 2, 3: twice the sum, so that the bit below the result's lowest one is there for every shift.
+            doubled = Cat(Const(0, 1), self.i[k]).as_signed()
             coarse = register("coarse", doubled >> Cat(Const(0, 4), shift[4:]))
             medium = register("medium", coarse >> Cat(Const(0, 2), shift[2:4]))
             fine = register("fine", medium >> shift[:2])
-            # 5, 6: less q + half is ~q + 1 - half, so both have one adder.
+            # 4, 5: less q + half is ~q + 1 - half, so both have one adder.
             half, whole = fine[0], fine[1:].as_signed()
             turned = register("turned", Mux(minus, ~whole, whole))
             up = register("up", half ^ minus, 1)
             rounded = register("rounded", turned + up)
-            # 7.
+            # 6.
             o = register("o", Mux(register("off", off[k], 1), 0, rounded), signed(total))
             m.d.comb += self.o[k].eq(o)
         return m

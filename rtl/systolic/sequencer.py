@@ -9,6 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.delay import delayed
+from ..stream.enable import enables
 from .build import UnitBuild
 from .descriptor import INNER, ROWS, Kind, Memory, layout
 from .skew import SLOT
@@ -92,27 +93,34 @@ class _Walk(wiring.Component):
         build, array = self._build, self._build.array
         part = self.descriptor.v if self._leads else self.descriptor.h
         nest = Signal(part.shape(), name="nest", reset_less=True)
-        takes = Signal()
-        m.d.comb += takes.eq(self.empty & self.offered & ~self.took)
+        takes, empties = Signal(), Signal()
+        m.d.comb += [
+            takes.eq(self.empty & self.offered & ~self.took),
+            empties.eq(self.done | (self.empty & ~takes)),
+        ]
+        m.d.sync += self.empty.eq(empties)
+        # One alone would have to reach the registers of all fields.
+        follows_nest, follows_tap = enables(m, "empty", empties, 2)
         with m.If(self.release):
             m.d.sync += self.took.eq(0)
         with m.Elif(takes):
             m.d.sync += self.took.eq(1)
         # What so many registers take hangs on one of them: until a descriptor is taken they follow whatever is there.
+        with m.If(follows_nest):
+            m.d.sync += nest.eq(part)
         with m.If(self.empty):
             m.d.sync += [
-                nest.eq(part),
                 self.kind.eq(self.descriptor.kind),
                 self.dx.eq(self.descriptor.kind == Kind.DX),
                 self.dw.eq(self.descriptor.kind == Kind.DW),
                 self.fence.eq(self.descriptor.fence),
             ]
         with m.If(takes):
-            m.d.sync += [self.turn.eq(~self.turn), self.empty.eq(0)]
-        m.submodules.loops = loops = Loops(_LEVELS, build.count)
+            m.d.sync += self.turn.eq(~self.turn)
+        m.submodules.loops = loops = Loops(_LEVELS, build.count, family=build.ram)
         m.d.comb += [
             loops.rest.as_value().eq(Cat(part.rest.as_value(), self.descriptor.inner.as_value())),
-            loops.idle.eq(self.empty),
+            loops.idles.eq(empties),
             loops.start.eq(takes),
             loops.step.eq(self.go),
             self.tile_begins.eq(loops.first[:ROWS].all()),
@@ -122,10 +130,10 @@ class _Walk(wiring.Component):
         with m.If(loops.begin):
             m.d.sync += [self.ready.eq(1), self.moves.eq(_product(self.kind))]
         with m.If(self.done):
-            m.d.sync += [self.ready.eq(0), self.moves.eq(0), self.empty.eq(1)]
+            m.d.sync += [self.ready.eq(0), self.moves.eq(0)]
 
         def address(name: str, of: Any, o: Value) -> None:
-            m.submodules[name] = affine = Affine(_LEVELS, len(o))
+            m.submodules[name] = affine = Affine(_LEVELS, len(o), family=build.ram)
             m.d.comb += [
                 affine.start.eq(of.start),
                 affine.delta.eq(of.delta),
@@ -145,7 +153,7 @@ class _Walk(wiring.Component):
             whole = Mux(_product(self.kind), (1 << array.rows) - 1, (1 << build.lanes) - 1)
             m.d.comb += [self.on.eq(Mux(loops.last[_SEGMENT], tail, whole)), self.source.eq(nest.source)]
             tap: Any = Signal(self.descriptor.tap.shape(), name="tap_nest", reset_less=True)
-            with m.If(self.empty):
+            with m.If(follows_tap):
                 m.d.sync += tap.eq(self.descriptor.tap)
             address("tap_walk", tap, self.tap)
         return m
@@ -200,6 +208,8 @@ class Sequencer(wiring.Component):
         Of such a row.
     h_from : Out(Memory)
         What h reads; not the weights but for rows that are stored.
+    from_cotangents, from_weights : Out(1)
+        It is that one.
     active : Out(1)
         A descriptor has not ended.
     moves : Out(1)
@@ -237,6 +247,8 @@ class Sequencer(wiring.Component):
                 "gives": Out(1),
                 "tap": Out(self._build.array.operand),
                 "h_from": Out(Memory),
+                "from_cotangents": Out(1),
+                "from_weights": Out(1),
                 "active": Out(1),
                 "moves": Out(1),
                 "weights": Out(1),
@@ -373,6 +385,7 @@ class Sequencer(wiring.Component):
             "drain": drains | (starts & dw),
             "west": v.go & dx,
         }
+        h_from = Mux(h.moves, Mux(h.dx, Memory.COTANGENTS, Memory.ACTIVATIONS), Mux(other, h.source, 0))
         beside: dict[str, ValueLike] = {
             "kind": h.kind,
             "v_kind": v.kind,
@@ -387,11 +400,16 @@ class Sequencer(wiring.Component):
             "moves": flows,
             "weights": ~running & v.go & ~dw,
             "blocked": h.ready & ~h.moves & ~other,
-            "h_from": Mux(h.moves, Mux(h.dx, Memory.COTANGENTS, Memory.ACTIVATIONS), Mux(other, h.source, 0)),
+            "h_from": h_from,
         }
         for name, value in beside.items():
             later = delayed(m, name, Value.cast(value), Affine.latency, reset=True)
             m.d.comb += Value.cast(getattr(self, name)).eq(later)
+        reads = delayed(m, "h_reads", Value.cast(h_from), Affine.latency - 1)
+        m.d.sync += [
+            self.from_cotangents.eq(reads == Memory.COTANGENTS),
+            self.from_weights.eq(reads == Memory.WEIGHTS),
+        ]
         h_on = delayed(m, "h_on", h.on, Affine.latency - 1)
         m.d.sync += self.h_on.eq(Mux(delayed(m, "h_goes", h.go, Affine.latency - 1, reset=True), h_on, 0))
         m.d.comb += [self.h_at.eq(h.at), self.v_at.eq(v.at), self.tap.eq(h.tap)]

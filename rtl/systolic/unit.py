@@ -8,6 +8,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, ResetSignal, Signal, Value, si
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..numeric.select_add import SelectAdd
 from ..stream.delay import delayed
 from ..stream.enable import enables
 from ..stream.fifo import FlowFifo
@@ -56,7 +57,7 @@ def _leave(m: Module, name: str, valid: Value, row: list[Value], last: Value, cl
     comes = enables(m, f"{name}_comes", valid, len(parts))
     fifos = []
     for k, part in enumerate(parts):
-        fifo = FlowFifo(unsigned(len(part)), 2 * flight + 3, flight)
+        fifo = FlowFifo(unsigned(len(part)), 2 * flight + 3, flight, registered=False)
         m.submodules[f"{name}_{k}"] = ResetLater(fifo)
         m.d.comb += [fifo.i.valid.eq(comes[k]), fifo.i.payload.eq(delayed(m, f"{name}_part_{k}", part, 1))]
         fifos.append(fifo)
@@ -200,17 +201,15 @@ class ArrayUnit(wiring.Component):
             m.d.comb += [part.descriptor.eq(programme.descriptor), part.offered.eq(programme.offered)]
 
         # Operands.
-        reads_weights = sequencer.h_from == Memory.WEIGHTS
-        h_from_cotangents = sequencer.h_from == Memory.COTANGENTS
         # Chosen a clock before a memory works out the rows of its banks.
         h, v = Cat(sequencer.h_at, sequencer.h_on), Cat(sequencer.v_at, sequencer.v_on)
         for name, memory, asked in (
             ("activations", activations, h),
-            ("cotangents", cotangents, Mux(h_from_cotangents, h, v)),
-            ("weights", weights, Mux(reads_weights, h, v)),
+            ("cotangents", cotangents, Mux(sequencer.from_cotangents, h, v)),
+            ("weights", weights, Mux(sequencer.from_weights, h, v)),
         ):
             m.d.comb += Cat(memory.read_at, memory.read_on).eq(delayed(m, f"{name}_read", asked, 1))
-        turned = delayed(m, "h_from_cotangents", h_from_cotangents, self._read)
+        turned = delayed(m, "h_from_cotangents", sequencer.from_cotangents, self._read)
         north = delayed(m, "north_from_cotangents", sequencer.v_kind == Kind.DW, self._read)
         m.d.comb += array.slot.eq(delayed(late, "slot", sequencer.slot.as_value(), self._read, reset=True))
         # What is stored must not move through the array: its sums are zero when nothing is computed.
@@ -258,9 +257,13 @@ class ArrayUnit(wiring.Component):
         ready = []
         for memory, ram in self._memories.items():
             mine = Signal(name=f"{memory.name.lower()}_mine")
-            m.d.sync += mine.eq(results.write_next == memory)
-            at = Mux(mine, results.write_at, self.load.payload.at)
-            row = Mux(mine, results.write_data.as_value(), self.load.payload.row.as_value())
+            comes = results.write_next == memory
+            m.d.sync += mine.eq(comes)
+            at_mine, *row_mine = enables(m, f"{memory.name.lower()}_mine", comes, 1 + build.lanes)
+            at = Mux(at_mine, results.write_at, self.load.payload.at)
+            row = Cat(
+                Mux(row_mine[k], results.write_data[k], self.load.payload.row[k]) for k in range(build.lanes)
+            )
             m.d.comb += [
                 ram.write_at.eq(delayed(m, f"{memory.name.lower()}_write_at", at, 1)),
                 ram.write_data.as_value().eq(delayed(m, f"{memory.name.lower()}_write_row", row, 1)),
@@ -272,11 +275,13 @@ class ArrayUnit(wiring.Component):
             with m.Else():
                 m.d.sync += ram.write.eq(0)
             ready.append(~mine)
-        m.d.comb += self.load.ready.eq(Array([*ready, 1])[self.load.payload.to.as_value()])
-
-        # Rows that leave. Nothing is offered from the clock after a reset begins, though that of the FIFOs comes later.
-        resets = Signal(reset_less=True)
+        # Nothing is taken, and nothing offered, from the clock after a reset begins to the one after it: the copies of
+        # `mine` may say what they like until then, and the reset of the FIFOs comes later.
+        resets = Signal(init=1, reset_less=True)
         m.d.sync += resets.eq(ResetSignal())
+        m.d.comb += self.load.ready.eq(Array([*ready, 1])[self.load.payload.to.as_value()] & ~resets)
+
+        # Rows that leave.
         stored = sequencer.other & (sequencer.kind == Kind.STORE)
         stores = _leave(
             m,
@@ -331,7 +336,8 @@ class ArrayUnit(wiring.Component):
             # The only row of a job is seen to be on its way after the job has ended.
             was_active.eq(Cat(sequencer.active, was_active)),
         ]
-        m.d.sync += self.busy.eq(self.go | programme.running | sequencer.active | was_active.any() | ~landed)
+        # The programme runs a clock longer than the last descriptor is seen not to be active.
+        m.d.sync += self.busy.eq(self.go | programme.running | was_active.any() | ~landed)
         m.d.comb += [sequencer.quiet.eq(quiet), sequencer.landed.eq(landed)]
         starved = programme.running & ~programme.offered & ~sequencer.active
         late.d.sync += [
@@ -342,26 +348,33 @@ class ArrayUnit(wiring.Component):
         ]
         m.d.comb += self.events.result.eq(results.result)
         # All of it a clock later, as it lies apart. Of no use before ``go``, which clears it.
-        clears = delayed(m, "clears", self.go, 1, reset=True)
+        clears, *clears_count = enables(m, "clears", self.go, EVENTS.size + 3)
         seen = delayed(late, "seen", Cat(self.events.as_value(), self.busy), 1, reset=True)
         its_row, its_result = (seen[EVENTS[name].offset] for name in ("row", "result"))
+
+        def counted(name: str, event: Value, start: int) -> Signal:
+            """Clocks of an event, in one carry chain with what clears it."""
+            count = Signal(32, name=name, reset_less=True)
+            late.submodules[name] = add = SelectAdd(32, unsigned(1), family=build.ram)
+            m.d.comb += [
+                add.a.eq(event),
+                add.b0.eq(count),
+                add.b1.eq(start),
+                add.select.eq(clears_count.pop()),
+            ]
+            late.d.sync += count.eq(add.o)
+            return count
+
         counts: list[Signal] = []
         for k, event in enumerate(seen):
-            counts.append(count := Signal(32, name=f"count_{k}", reset_less=True))
-            with late.If(clears):
-                late.d.sync += count.eq(0)
-            with late.Elif(event):
-                late.d.sync += count.eq(count + 1)
+            counts.append(counted(f"count_{k}", event, 0))
         # Clocks since the first row, this one counted.
-        begun = Signal()
-        since, span = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        with late.If(clears):
-            late.d.sync += [begun.eq(0), since.eq(1), span.eq(0)]
-        with late.Else():
-            with late.If(begun | its_row):
-                late.d.sync += [begun.eq(1), since.eq(since + 1)]
-            with late.If(its_result):
-                late.d.sync += span.eq(since)
+        begun, span = Signal(), Signal(32, reset_less=True)
+        since = counted("since", (begun | its_row) & ~clears, 1)
+        late.d.sync += [
+            begun.eq((begun | its_row) & ~clears),
+            span.eq(Mux(clears, 0, Mux(its_result, since, span))),
+        ]
         m.d.comb += self.counts.eq(Cat(counts, span))
         for name in ("overflow", "clipped"):
             flag = getattr(self, name)

@@ -158,6 +158,9 @@ class QueueProof:
             return probe.data
 
         rows = Place(stored.value, row)
+        if not dut._registered:
+            self.lemma(m, dut.level == stored.value)
+            return [rows]
         if depth <= dut._distributed:
             self.lemma(m, dut.level == stored.value + dut.o.valid)
             return [register_place(dut.o.valid, Value.cast(dut.o.payload)), rows]

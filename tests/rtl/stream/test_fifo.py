@@ -63,6 +63,7 @@ DUTS = {
     "two": lambda shape: Fifo(shape, 2),
     "five": lambda shape: Fifo(shape, 5),
     "distributed": lambda shape: Fifo(shape, 64),
+    "without a register": lambda shape: Fifo(shape, 25, registered=False),
     "block": lambda shape: Fifo(shape, 67),
     "tape": lambda shape: Tape(shape, 300),
 }
@@ -83,7 +84,8 @@ def test_same_beats_in_order(name, source, sink):
 
 
 @pytest.mark.parametrize(
-    ("name", "latency"), [("skid", 1), ("five", 2), ("distributed", 2), ("block", 5), ("tape", 5)]
+    ("name", "latency"),
+    [("skid", 1), ("five", 2), ("distributed", 2), ("without a register", 1), ("block", 5), ("tape", 5)],
 )
 def test_full_rate_and_latency(name, latency):
     values = list(range(200))
@@ -216,6 +218,8 @@ def test_a_broken_contract_is_reported():
 def test_bad_parameters():
     with pytest.raises(ValueError, match=r"depth 0 .* at least 1"):
         Fifo(8, 0)
+    with pytest.raises(ValueError, match=r"depth 65 needs block RAM.* at most 64"):
+        Fifo(8, 65, registered=False)
     with pytest.raises(ValueError, match=r"depth 4 .* 4 beats in flight.* at least 5"):
         FlowFifo(8, 4, in_flight=4)
     with pytest.raises(ValueError, match="in_flight -1"):

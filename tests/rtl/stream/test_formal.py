@@ -35,6 +35,7 @@ PROOFS = {
     "skid": (lambda: SkidProof(2), 3),
     "fifo": (lambda: FifoProof(2, Fifo(2, 5)), 4),
     "fifo of one": (lambda: FifoProof(2, Fifo(2, 1)), 4),
+    "fifo without a register": (lambda: FifoProof(2, Fifo(2, 5, registered=False)), 4),
     "fifo without payload": (lambda: FifoProof(0, Fifo(0, 5)), 3),
     "tape": (lambda: FifoProof(1, SmallTape(1, 6)), 6),
     "flow": (lambda: FlowFifoProof(2, FlowFifo(2, 7, in_flight=3)), 4),

@@ -8,7 +8,20 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from amaranth.hdl import Array, Assert, Assume, Cat, Fragment, Module, Mux, ResetSignal, Shape, Signal, Value
+from amaranth.hdl import (
+    Array,
+    Assert,
+    Assume,
+    Cat,
+    Const,
+    Fragment,
+    Module,
+    Mux,
+    ResetSignal,
+    Shape,
+    Signal,
+    Value,
+)
 from amaranth.lib import data
 
 from pullback.rtl.bus.register_file import RegisterFile
@@ -20,6 +33,7 @@ from pullback.rtl.systolic.descriptor import WORD, Kind
 from pullback.rtl.systolic.packets import HEADER, Closer, Loader
 from pullback.rtl.systolic.programme import Programme
 from pullback.rtl.systolic.registers import ARRAY_REGISTERS
+from pullback.rtl.systolic.walk import Loops
 
 from ..stream.formal import QueueProof, prove, signal_of, with_fault
 
@@ -246,12 +260,13 @@ class ProgrammeProof(EdgeProof):
             ended.eq(dut.unknown | dut.over | (dut.taken & dut.descriptor.last)),
         ]
         m.d.comb += Assert((was_running & ~dut.running) == ended, "an end without a reason, or none with one")
-        waits = Signal(range(words + 5))
+        waits = Signal(range(words + 5 + Loops.ahead))
         m.d.sync += waits.eq(Mux(dut.running & ~dut.offered, waits + 1, 0))
-        m.d.comb += Assert(waits <= words + 2, "a programme that neither goes on nor ends")
+        m.d.comb += Assert(waits <= words + 2 + Loops.ahead, "a programme that neither goes on nor ends")
 
         # Where a descriptor is: read, behind the RAM's registers, in the shift register.
         arrives, begins, ends = its["arrives"], its["begins"], its["ends"]
+        stands = Cat(signal_of(inside, f"stands_{k}") for k in range(1, Loops.ahead + 1))
         came = Signal(range(words + 1))
         m.d.sync += came.eq(Mux(dut.go | dut.taken, 0, came + arrives[1]))
         reading = dut.running & ~dut.offered
@@ -269,16 +284,21 @@ class ProgrammeProof(EdgeProof):
         self.lemma(m, dut.running | ~arrives[0])
         self.lemma(m, ~dut.offered | ~arrives.any())
         self.lemma(m, ~reads | ((behind + left + 1 == words) & (left < words) & (behind < words)))
-        self.lemma(m, ~reads | ~ends.any())
-        # Once all is read the last words are on their way, or the programme ends.
+        self.lemma(m, ~reads | ~(ends.any() | stands.any()))
+        self.lemma(m, ~stands.any() | (reading & ~its["strange"]))
+        # Once all is read the last words are on their way, or all stand, or the programme ends.
         self.lemma(m, ~(reading & ~reads) | (behind == words))
-        self.lemma(m, ~(reading & ~reads) | (came < words) & ends.any())
+        whole = (came == words) & ~ends.any() & Cat(stands == 1 << k for k in range(len(stands))).any()
+        self.lemma(m, ~(reading & ~reads) | whole | ((came < words) & ends.any() & ~stands.any()))
         for k, before in enumerate((came + arrives[1], came)):
             self.lemma(m, ~reading | (begins[k] == (arrives[k] & (before == 0))))
             self.lemma(m, ~reading | (ends[k] == (arrives[k] & (before + 1 == words))))
         self.lemma(m, ~reads | (waits == words - 1 - left))
-        self.lemma(m, ~(reading & ~reads) | (waits == words + Mux(ends[1], 1, 0)))
-        self.lemma(m, (waits <= words + 2) & (came <= words) & (beyond | ~dut.running | (row < depth)))
+        late = sum((Mux(bit, k, 0) for k, bit in enumerate(Cat(ends, stands))), Const(0))
+        self.lemma(m, ~(reading & ~reads) | (waits == words + late))
+        self.lemma(
+            m, (waits <= words + 2 + Loops.ahead) & (came <= words) & (beyond | ~dut.running | (row < depth))
+        )
         for k in range(1, words + 1):
             kind = its["bits"][(words - k) * WORD :][: Shape.cast(Kind).width]
             known = Cat(kind == each.value for each in Kind).any()

@@ -76,7 +76,7 @@ def test_rows_grow(lanes, rows, narrow, wide, family, simulator):
         "command": words + [0] * (start + 1),
         "i": [0] * dut.lead + [pack(row, narrow) for row in i] + [0] * 2,
         "beside": [0] * dut.lead + [pack(row, wide) for row in beside] + [0] * 2,
-        "turns": [0] * (dut.lead - 1) + turns.astype(int).tolist() + [0] * 3,
+        "turns": [0] * (dut.lead - 2) + turns.astype(int).tolist() + [0] * 4,
     }
     sources = {"core.sv": simulation_verilog(dut)} | (MODELS if family == "ecp5" else {})
     shown = play(sources, waves, ["o", "negative", "overflow"], simulator)

@@ -32,15 +32,20 @@ def walk(counts: list[int], strides: list[int], start: int, clocks: int, seed: i
         for k in range(levels):
             ctx.set(affine.delta[k], Affine.deltas(strides, rests)[k] % (1 << WIDTH))
         ctx.set(affine.start, start)
-        ctx.set(loops.idle, 1)
+        ctx.set(loops.idles, 1)
         for k in range(levels):
             ctx.set(loops.rest[k], int(rng.integers(32)))
         await ctx.tick()
         for k, rest in enumerate(rests):
             ctx.set(loops.rest[k], rest)
-        ctx.set(loops.start, 1)
         await ctx.tick()
-        ctx.set(loops.idle, 0)
+        for _ in range(Loops.ahead - 1):
+            for k in range(levels):
+                ctx.set(loops.rest[k], int(rng.integers(32)))
+            await ctx.tick()
+        ctx.set(loops.start, 1)
+        ctx.set(loops.idles, 0)
+        await ctx.tick()
         ctx.set(loops.start, 0)
         for k in range(levels):
             ctx.set(loops.rest[k], int(rng.integers(32)))
