@@ -166,7 +166,7 @@ def targets(build: Build) -> dict[str, Target]:
     for name, companion in COMPANIONS.items():
         made[f"companion.{name}"] = Target(partial(companion, rows))
     for name, make, aim, controls in (
-        ("array", array, Aim(230), 8),
+        ("array", array, Aim(230, placer="heap"), 8),
         ("unit", unit, Aim(200, placer="heap"), 24),
     ):
         for part, packed in (("25f", False), ("85f", False), ("85f", True)):

@@ -153,7 +153,7 @@ class Results(wiring.Component):
             done.eq(step & loops.ends[-1]),
         ]
 
-        later = Signal(self.emitted.payload.shape(), reset_less=True)
+        later: Any = Signal(self.emitted.payload.shape(), reset_less=True)
         sums = self._sums(m, now, kind, loops, step, later)
         writes = self._codes(m, now, kind, loops, step, sums, later)
         m.d.comb += self.result.eq(
@@ -161,9 +161,7 @@ class Results(wiring.Component):
         )
         return m
 
-    def _sums(
-        self, m: Module, now: Any, kind: Any, loops: Loops, step: Value, later: data.View
-    ) -> PartialSums:
+    def _sums(self, m: Module, now: Any, kind: Any, loops: Loops, step: Value, later: Any) -> PartialSums:
         """Rows of the array, or from outside, on top of what their row of partial sums has or a row of biases; and the
         same a clock later.
         """
@@ -240,7 +238,7 @@ class Results(wiring.Component):
         loops: Loops,
         step: Value,
         sums: PartialSums,
-        later: data.View,
+        later: Any,
     ) -> Value:
         """Whole sums to codes, and the branches of the activation: noted, or taken. Whether codes leave."""
         build = self._build
