@@ -165,13 +165,17 @@ def targets(build: Build) -> dict[str, Target]:
     rows = RowBuild(longest=512, family="ecp5", ram="ecp5")
     for name, companion in COMPANIONS.items():
         made[f"companion.{name}"] = Target(partial(companion, rows))
-    for name, make, aim, controls in (
-        ("array", array, Aim(230, placer="heap"), 8),
-        ("unit", unit, Aim(200, placer="heap"), 24),
-    ):
-        for part, packed in (("25f", False), ("85f", False), ("85f", True)):
+    for part, packed in (("25f", False), ("85f", False), ("85f", True)):
+        for name, make, frequency, controls in (
+            ("array", array, 180 if packed else 230, 8),
+            ("unit", unit, 200, 24),
+        ):
             made[f"{name}.{part}" + (".packed" if packed else "")] = Target(
-                partial(make, part, packed), aim=aim, device=PARTS[part], apart="element_*", controls=controls
+                partial(make, part, packed),
+                aim=Aim(frequency, placer="heap"),
+                device=PARTS[part],
+                apart="element_*",
+                controls=controls,
             )
     return made
 
@@ -239,7 +243,7 @@ def main() -> int:
     parser.add_argument(
         "--frequency",
         type=float,
-        help="MHz to aim at, without insisting (150; VJP cores 96, units 200, arrays 230)",
+        help="MHz to aim at, without insisting (150; VJP cores 96, units 200, arrays 230, packed 180)",
     )
     parser.add_argument(
         "--clock", type=float, default=175.0, help="MHz that registers are inserted for (175)"
