@@ -52,9 +52,9 @@ _PLACERS: dict[str, tuple[str, ...]] = {
 }
 """nextpnr's placers, and what each is told. Of a VJP core (Hamilton-Adams, seed 1), "heap" as nextpnr has it made 71.9
 MHz, "static" 97.7. Of arrays it is the other way round, if told to weigh clocks more and to leave more room: 12 x 13
-elements on an LFE5U-85F (seed 2) 197.4 MHz, "static" 156.8; and where two products share a multiplier, what "static" had
-placed could not be routed. With a third of the weight the array's unit on an LFE5U-25F (seed 1) made 133.6 instead of
-140.7."""
+elements on an LFE5U-85F (seed 2) 197.39 MHz, "static" 156.81; where two products share a multiplier, what "static" had
+placed was still not routed after half an hour. With a third of the weight the array's unit on an LFE5U-25F (seed 1)
+made 133.56 instead of 140.65."""
 
 PLACEMENT = "annealed macros"
 """How cells get their sites: macros as `macros` says, all else by the placer that the aim has."""
