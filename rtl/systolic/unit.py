@@ -336,7 +336,7 @@ class ArrayUnit(wiring.Component):
             # The only row of a job is seen to be on its way after the job has ended.
             was_active.eq(Cat(sequencer.active, was_active)),
         ]
-        # The programme runs a clock longer than the last descriptor is seen not to be active.
+        # A descriptor is active before the programme has done with it, so that it is may be seen a clock late.
         m.d.sync += self.busy.eq(self.go | programme.running | was_active.any() | ~landed)
         m.d.comb += [sequencer.quiet.eq(quiet), sequencer.landed.eq(landed)]
         starved = programme.running & ~programme.offered & ~sequencer.active
