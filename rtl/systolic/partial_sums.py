@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -90,15 +88,16 @@ class PartialSums(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         # Lanes lie apart, so neighbours have a RAM of their own, whose rows come from registers of its own.
-        groups = min(COPIES, self._lanes)
-        rams, before = [], []
-        for group in range(groups):
-            lanes = sum(k * groups // self._lanes == group for k in range(self._lanes))
-            ram = BlockRam(lanes * self._wide, self._rows, family=self._family)
+        count = min(COPIES, self._lanes)
+        groups = [
+            [k for k in range(self._lanes) if k * count // self._lanes == group] for group in range(count)
+        ]
+        rams = [BlockRam(len(lanes) * self._wide, self._rows, family=self._family) for lanes in groups]
+        before: dict[int, Value] = {}
+        for group, (ram, lanes) in enumerate(zip(rams, groups, strict=True)):
             m.submodules[f"ram_{group}"] = ram
-            rams.append(ram)
-            row = data.View(data.ArrayLayout(signed(self._wide), lanes), ram.read_data)
-            before += [row[k] for k in range(lanes)]
+            row = data.View(data.ArrayLayout(signed(self._wide), len(lanes)), ram.read_data)
+            before |= {k: row[n] for n, k in enumerate(lanes)}
         ahead = delayed(m, "add", self.command.add, self.lead - 3)
         adds = enables(m, "adds", ahead, self._lanes)
         turns = enables(m, "turns", self.turns, self._lanes)
@@ -132,18 +131,14 @@ class PartialSums(wiring.Component):
             m.d.comb += self.negative[k].eq(negative)
             totals.append(total)
         m.d.sync += self.overflow.eq(Cat(wrapped).any())
-        kept = iter(totals)
-        for ram, read_row, write_row in zip(
-            rams,
-            copies(m, "read", self.command.read, groups, inverts=False),
-            copies(m, "write_row", write, groups, inverts=False),
-            strict=True,
-        ):
+        read_rows = copies(m, "read", self.command.read, count, inverts=False)
+        write_rows = copies(m, "write_row", write, count, inverts=False)
+        for ram, lanes, read_row, write_row in zip(rams, groups, read_rows, write_rows, strict=True):
             m.d.comb += [
                 ram.read_row.eq(read_row),
                 ram.write_row.eq(write_row),
                 ram.write.eq(keep),
-                ram.write_data.eq(Cat(islice(kept, len(ram.write_data) // self._wide))),
+                ram.write_data.eq(Cat(totals[k] for k in lanes)),
             ]
         m.d.comb += [self.o[k].eq(total) for k, total in enumerate(totals)]
         return m

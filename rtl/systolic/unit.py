@@ -348,11 +348,11 @@ class ArrayUnit(wiring.Component):
         ]
         m.d.comb += self.events.result.eq(results.result)
         # All of it a clock later, as it lies apart. Of no use before ``go``, which clears it.
-        clears, *clears_count = enables(m, "clears", self.go, EVENTS.size + 3)
+        clears, clears_since, *clears_counts = enables(m, "clears", self.go, EVENTS.size + 3)
         seen = delayed(late, "seen", Cat(self.events.as_value(), self.busy), 1, reset=True)
         its_row, its_result = (seen[EVENTS[name].offset] for name in ("row", "result"))
 
-        def counted(name: str, event: Value, start: int) -> Signal:
+        def counted(name: str, event: Value, start: int, clears: Value) -> Signal:
             """Clocks of an event, in one carry chain with what clears it."""
             count = Signal(32, name=name, reset_less=True)
             late.submodules[name] = add = SelectAdd(32, unsigned(1), family=build.ram)
@@ -360,17 +360,17 @@ class ArrayUnit(wiring.Component):
                 add.a.eq(event),
                 add.b0.eq(count),
                 add.b1.eq(start),
-                add.select.eq(clears_count.pop()),
+                add.select.eq(clears),
             ]
             late.d.sync += count.eq(add.o)
             return count
 
         counts: list[Signal] = []
         for k, event in enumerate(seen):
-            counts.append(counted(f"count_{k}", event, 0))
+            counts.append(counted(f"count_{k}", event, 0, clears_counts[-1 - k]))
         # Clocks since the first row, this one counted.
         begun, span = Signal(), Signal(32, reset_less=True)
-        since = counted("since", (begun | its_row) & ~clears, 1)
+        since = counted("since", (begun | its_row) & ~clears, 1, clears_since)
         late.d.sync += [
             begun.eq((begun | its_row) & ~clears),
             span.eq(Mux(clears, 0, Mux(its_result, since, span))),
